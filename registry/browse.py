@@ -1,0 +1,313 @@
+"""Looking: models, versions, pointers and history, in pages that neither repeat nor skip.
+
+A page is cut by key, not by offset: the cursor names the last row seen, so that rows added meanwhile cannot shift it.
+"""
+
+import base64
+import binascii
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from registry.database import ReadSession, WriteSession
+from registry.domain import (
+    File,
+    MoveKind,
+    Pointer,
+    PointerKind,
+    Stage,
+    Variant,
+    check_model_name,
+    check_pointer_name,
+    stage_of,
+)
+from registry.errors import FileNotFound, InvalidCursor, ModelNotFound, PointerNotFound, VersionNotFound
+from registry.tables import BlobRow, FileRow, ModelRow, MoveRow, PointerRow, VersionRow
+
+Session = ReadSession | WriteSession
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """`items`, and the cursor that gives the ones after them; None on the last page."""
+
+    items: Sequence[T]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: str
+    description: str
+    created_at: datetime
+    latest: int | None
+    pointers: Sequence[Pointer]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    model: str
+    number: int
+    digest: str
+    format: str
+    variants: Sequence[Variant]
+    signature: dict[str, Any] | None
+    example: str | None
+    description: str
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    files: Sequence[File]
+    size: int
+    stage: Stage
+    aliases: Sequence[str]
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    model: str
+    pointer: str
+    generation: int
+    from_number: int | None
+    to_number: int | None
+    kind: MoveKind
+    actor: str
+    reason: str
+    at: datetime
+    digest: str
+    previous_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file together with the key under which the blob store keeps its bytes. The key never leaves the registry."""
+
+    file: File
+    key: str
+
+
+def model(session: Session, name: str) -> Model:
+    """One model. Raises ModelNotFound."""
+    return _models(session, [_model_row(session, name)])[0]
+
+
+def models(session: Session, *, search: str = "", limit: int, after: str | None = None) -> Page[Model]:
+    """Models whose name contains `search`, by name."""
+    query = sa.select(ModelRow).order_by(ModelRow.name)
+    if search:
+        query = query.where(ModelRow.name.contains(search, autoescape=True))
+    if after is not None:
+        query = query.where(ModelRow.name > _cursor(after, str))
+    rows, following = _cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.name)
+    return Page(_models(session, rows), following)
+
+
+def version(session: Session, name: str, number: int) -> Version:
+    """One version. Raises ModelNotFound or VersionNotFound."""
+    owner = _model_row(session, name)
+    row = session.get(VersionRow, (owner.id, number))
+    if row is None:
+        raise VersionNotFound(name, number)
+    return _versions(session, owner, [row])[0]
+
+
+def versions(session: Session, name: str, *, limit: int, after: str | None = None) -> Page[Version]:
+    """Versions of a model, newest first. Raises ModelNotFound."""
+    owner = _model_row(session, name)
+    query = sa.select(VersionRow).where(VersionRow.model_id == owner.id).order_by(VersionRow.number.desc())
+    if after is not None:
+        query = query.where(VersionRow.number < _cursor(after, int))
+    rows, following = _cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.number)
+    return Page(_versions(session, owner, rows), following)
+
+
+def pointer(session: Session, name: str, pointer_name: str) -> Pointer:
+    """One pointer. Raises ModelNotFound, InvalidName or PointerNotFound."""
+    owner = _model_row(session, name)
+    check_pointer_name(pointer_name)
+    row = session.get(PointerRow, (owner.id, pointer_name))
+    if row is None:
+        raise PointerNotFound(name, pointer_name)
+    return pointer_of(name, row)
+
+
+def pointers(session: Session, name: str) -> Sequence[Pointer]:
+    """All pointers of a model, stages first. Raises ModelNotFound."""
+    return model(session, name).pointers
+
+
+def history(
+    session: Session, name: str, *, pointer_name: str | None = None, limit: int, after: str | None = None
+) -> Page[Move]:
+    """Moves of one pointer or of all, newest first. Raises ModelNotFound."""
+    owner = _model_row(session, name)
+    newest_first = (MoveRow.at.desc(), MoveRow.pointer.desc(), MoveRow.generation.desc())
+    query = sa.select(MoveRow).where(MoveRow.model_id == owner.id).order_by(*newest_first)
+    if pointer_name is not None:
+        query = query.where(MoveRow.pointer == pointer_name)
+    if after is not None:
+        at, last_pointer, generation = _cursor(after, str, str, int)
+        seen = sa.tuple_(MoveRow.at, MoveRow.pointer, MoveRow.generation)
+        query = query.where(seen < sa.tuple_(_time(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
+    rows, following = _cut(
+        session.scalars(query.limit(limit + 1)).all(),
+        limit,
+        lambda row: (row.at.isoformat(timespec="microseconds"), row.pointer, row.generation),
+    )
+    return Page([_move_of(name, row) for row in rows], following)
+
+
+def stored_files(session: Session, name: str, number: int) -> Sequence[StoredFile]:
+    """The files of a version and where their bytes are. Raises ModelNotFound or VersionNotFound."""
+    owner = _model_row(session, name)
+    if session.get(VersionRow, (owner.id, number)) is None:
+        raise VersionNotFound(name, number)
+    query = _files_query().where(FileRow.model_id == owner.id, FileRow.number == number)
+    return [StoredFile(File(f.path, b.size, b.digest), b.key) for f, b in session.execute(query)]
+
+
+def stored_file(session: Session, name: str, number: int, path: str) -> StoredFile:
+    """One file of a version. Raises as `stored_files`, or FileNotFound."""
+    for stored in stored_files(session, name, number):
+        if stored.file.path == path:
+            return stored
+    raise FileNotFound(f"Version {number} of {name!r} has no such file.")
+
+
+def pointer_of(name: str, row: PointerRow) -> Pointer:
+    kind: PointerKind = "stage" if row.kind == "stage" else "alias"
+    return Pointer(name, row.name, kind, row.number, row.generation, row.moved_at, row.moved_by)
+
+
+def _model_row(session: Session, name: str) -> ModelRow:
+    check_model_name(name)
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name))
+    if row is None:
+        raise ModelNotFound(name)
+    return row
+
+
+def _models(session: Session, rows: Sequence[ModelRow]) -> list[Model]:
+    ids = [row.id for row in rows]
+    held: dict[int, list[PointerRow]] = defaultdict(list)
+    stages_first = (PointerRow.kind.desc(), PointerRow.name)
+    for row in session.scalars(
+        sa.select(PointerRow).where(PointerRow.model_id.in_(ids)).order_by(*stages_first)
+    ):
+        held[row.model_id].append(row)
+    newest = sa.select(VersionRow.model_id, sa.func.max(VersionRow.number)).group_by(VersionRow.model_id)
+    latest = {row[0]: row[1] for row in session.execute(newest.where(VersionRow.model_id.in_(ids)))}
+    return [
+        Model(
+            name=row.name,
+            description=row.description,
+            created_at=row.created_at,
+            latest=latest.get(row.id),
+            pointers=[pointer_of(row.name, pointer) for pointer in held[row.id]],
+        )
+        for row in rows
+    ]
+
+
+def _versions(session: Session, owner: ModelRow, rows: Sequence[VersionRow]) -> list[Version]:
+    numbers = [row.number for row in rows]
+    held: dict[int | None, list[PointerRow]] = defaultdict(list)
+    of_model = sa.select(PointerRow).where(PointerRow.model_id == owner.id).order_by(PointerRow.name)
+    for row in session.scalars(of_model.where(PointerRow.number.in_(numbers))):
+        held[row.number].append(row)
+    files: dict[int, list[File]] = defaultdict(list)
+    query = _files_query().where(FileRow.model_id == owner.id, FileRow.number.in_(numbers))
+    for file, blob in session.execute(query):
+        files[file.number].append(File(file.path, blob.size, blob.digest))
+    return [_version_of(owner.name, row, files[row.number], held[row.number]) for row in rows]
+
+
+def _version_of(name: str, row: VersionRow, files: Sequence[File], held: Sequence[PointerRow]) -> Version:
+    return Version(
+        model=name,
+        number=row.number,
+        digest=row.manifest_digest,
+        format=row.format,
+        variants=[Variant(**variant) for variant in row.variants],
+        signature=row.signature,
+        example=row.example,
+        description=row.description,
+        metrics=row.metrics,
+        tags=row.tags,
+        files=files,
+        size=sum(file.size for file in files),
+        stage=stage_of((pointer.name for pointer in held), archived=row.archived),
+        aliases=[pointer.name for pointer in held if pointer.kind == "alias"],
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
+
+
+def _move_of(name: str, row: MoveRow) -> Move:
+    return Move(
+        model=name,
+        pointer=row.pointer,
+        generation=row.generation,
+        from_number=row.from_number,
+        to_number=row.to_number,
+        kind=row.kind,  # type: ignore[arg-type]  # a CHECK constraint holds it to the three kinds
+        actor=row.actor,
+        reason=row.reason,
+        at=row.at,
+        digest=row.digest,
+        previous_digest=row.previous_digest,
+    )
+
+
+def _files_query() -> sa.Select[FileRow, BlobRow]:
+    return sa.select(FileRow, BlobRow).join(BlobRow, BlobRow.digest == FileRow.digest).order_by(FileRow.path)
+
+
+_MOVE_KEY_TYPES = (MoveRow.at.type, MoveRow.pointer.type, MoveRow.generation.type)
+
+
+def _cut(rows: Sequence[T], limit: int, key: Callable[[T], object]) -> tuple[Sequence[T], str | None]:
+    if len(rows) <= limit:
+        return rows, None
+    last = key(rows[limit - 1])
+    values = last if isinstance(last, tuple) else (last,)
+    return rows[:limit], base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+
+
+def _cursor(text: str, *kinds: type) -> Any:
+    try:
+        values = json.loads(base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise _invalid_cursor() from error
+    if not isinstance(values, list) or list(map(type, values)) != list(kinds):
+        raise _invalid_cursor()
+    if any(isinstance(value, int) and abs(value) > 2**63 - 1 for value in values):
+        raise _invalid_cursor()
+    if any(isinstance(value, str) and not _is_plain(value) for value in values):
+        raise _invalid_cursor()
+    return values[0] if len(values) == 1 else values
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and value.isprintable()
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _invalid_cursor() from error
+    if at.tzinfo is None:
+        raise _invalid_cursor()
+    return at
+
+
+def _invalid_cursor() -> InvalidCursor:
+    return InvalidCursor('The cursor "after" is not one that this registry gave out. Start again without it.')

@@ -1,0 +1,166 @@
+"""Everything that can go wrong in the registry, as a tree. No HTTP here: http/errors.py maps classes to statuses.
+
+RegistryError
+├── InvalidInput            the request asks for something that can never be
+│   ├── InvalidName         a model name or alias outside the rules
+│   ├── InvalidPath         a file path outside the rules
+│   ├── InvalidDigest       not "sha256:" and 64 lower-case hex digits
+│   ├── InvalidFiles        a file list that is empty, too long, or names a path twice
+│   ├── InvalidFacts        signature, variants or example do not fit the files
+│   ├── InvalidCursor       a page cursor that this registry did not hand out
+│   ├── DigestMismatch      received bytes do not have the digest that was announced
+│   └── SizeMismatch        received bytes do not have the size that was announced
+├── Unauthorized            no token, or not a valid one
+├── NotFound                absent, or not for this caller
+│   ├── ModelNotFound  VersionNotFound  FileNotFound  PointerNotFound  UploadNotFound
+├── Conflict                right in itself, but not now
+│   ├── ModelExists
+│   ├── GenerationConflict  the pointer moved since the caller looked
+│   ├── NothingToRollBack   the pointer has no earlier holder
+│   ├── UploadIncomplete    the version names bytes that have not arrived
+│   └── UploadUsed          the upload became another version already
+├── UploadExpired
+└── Unavailable             try again later
+    ├── StoreUnavailable
+    └── DatabaseUnavailable
+"""
+
+from collections.abc import Sequence
+
+
+class RegistryError(Exception):
+    """Base of all expected failures. `code` is stable and public; `data` goes into the answer beside it."""
+
+    code = "registry_error"
+
+    def __init__(self, message: str, **data: object) -> None:
+        super().__init__(message)
+        self.data = data
+
+
+class InvalidInput(RegistryError):
+    code = "invalid_request"
+
+
+class InvalidName(InvalidInput):
+    code = "invalid_name"
+
+
+class InvalidPath(InvalidInput):
+    code = "invalid_path"
+
+
+class InvalidDigest(InvalidInput):
+    code = "invalid_digest"
+
+
+class InvalidFiles(InvalidInput):
+    code = "invalid_files"
+
+
+class InvalidFacts(InvalidInput):
+    code = "invalid_facts"
+
+
+class InvalidCursor(InvalidInput):
+    code = "invalid_cursor"
+
+
+class DigestMismatch(InvalidInput):
+    code = "digest_mismatch"
+
+
+class SizeMismatch(InvalidInput):
+    code = "size_mismatch"
+
+
+class Unauthorized(RegistryError):
+    code = "unauthorized"
+
+
+class NotFound(RegistryError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"There is no model {model!r}.")
+
+
+class VersionNotFound(NotFound):
+    code = "version_not_found"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(f"Model {model!r} has no version {number}.")
+
+
+class FileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class PointerNotFound(NotFound):
+    code = "pointer_not_found"
+
+    def __init__(self, model: str, pointer: str) -> None:
+        super().__init__(f"Model {model!r} has never had a {pointer!r} version.")
+
+
+class UploadNotFound(NotFound):
+    code = "upload_not_found"
+
+
+class Conflict(RegistryError):
+    code = "conflict"
+
+
+class ModelExists(Conflict):
+    code = "model_exists"
+
+
+class GenerationConflict(Conflict):
+    code = "generation_conflict"
+
+    def __init__(self, pointer: str, expected: int, generation: int, number: int | None) -> None:
+        held = "nothing" if number is None else f"version {number}"
+        super().__init__(
+            f"{pointer!r} is at generation {generation} and holds {held}; generation {expected} was expected. "
+            "Look again, then decide.",
+            generation=generation,
+            number=number,
+        )
+
+
+class NothingToRollBack(Conflict):
+    code = "nothing_to_roll_back"
+
+
+class UploadIncomplete(Conflict):
+    code = "upload_incomplete"
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(
+            "Some bytes of this version have not arrived. Upload them, then create the version again.",
+            missing=sorted(missing),
+        )
+
+
+class UploadUsed(Conflict):
+    code = "upload_used"
+
+
+class UploadExpired(RegistryError):
+    code = "upload_expired"
+
+
+class Unavailable(RegistryError):
+    code = "unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"

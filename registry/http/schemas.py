@@ -1,0 +1,270 @@
+"""The shapes of requests and answers. Requests refuse unknown fields; answers are read off the domain's values."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PlainSerializer, StringConstraints
+
+from registry.domain import MAX_FILES, MAX_NUMBER, MAX_SIZE, MoveKind, PointerKind, Stage
+
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Number = Annotated[int, Field(ge=1, le=MAX_NUMBER, strict=True)]
+Generation = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
+Digest = Annotated[str, Field(examples=["sha256:" + "0" * 64])]
+Time = Annotated[
+    datetime,
+    PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), return_type=str, when_used="json"),
+]
+Datatype = Literal[
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(from_attributes=True, populate_by_name=True)
+
+
+class File(Request):
+    """One file: a relative POSIX path, its size in bytes and the digest of its content."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    path: Annotated[str, Field(examples=["model.onnx"])]
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
+    digest: Digest
+
+
+class Variant(Request):
+    """A way to load the version: the file or folder at `path` holds it in `format`."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    format: Label
+    path: Path
+
+
+class Tensor(Request):
+    """A named tensor; -1 in its shape stands for any size."""
+
+    name: Label
+    datatype: Datatype
+    shape: Annotated[list[Annotated[int, Field(ge=-1, le=MAX_NUMBER, strict=True)]], Field(max_length=32)]
+
+
+class Signature(Request):
+    """Names, datatypes and shapes of what goes in and what comes out."""
+
+    inputs: Annotated[list[Tensor], Field(max_length=1024)]
+    outputs: Annotated[list[Tensor], Field(max_length=1024)]
+
+
+class ModelCreate(Request):
+    name: str
+    description: Text = ""
+
+
+class UploadCreate(Request):
+    files: Annotated[list[File], Field(max_length=MAX_FILES)]
+
+
+class VersionCreate(Request):
+    upload: Name
+    files: Annotated[list[File], Field(max_length=MAX_FILES)]
+    format: Annotated[Label, Field(max_length=64, examples=["onnx"])]
+    variants: Annotated[list[Variant], Field(max_length=32)] = []
+    signature: Signature | None = None
+    example: Path | None = None
+    description: Text = ""
+    metrics: Annotated[dict[Label, FiniteFloat], Field(max_length=1000)] = {}
+    tags: Annotated[dict[Label, Text], Field(max_length=100)] = {}
+
+
+class PromotionCreate(Request):
+    """Give version `number` the stage or alias `to`."""
+
+    number: Number
+    to: Annotated[
+        str, Field(examples=["production"], description="production, staging, archived, none, or an alias")
+    ]
+    expected_generation: Annotated[
+        Generation | None,
+        Field(description="refuse (409) unless the pointer is at this generation; 0: it was never used"),
+    ] = None
+    reason: Text = ""
+
+
+class RollbackCreate(Request):
+    """Return `pointer` to the version that it held before its last promotion."""
+
+    pointer: str = "production"
+    expected_generation: Generation | None = None
+    reason: Text = ""
+
+
+class Pointer(Answer):
+    """A stage or alias: the version that it holds (null: none), and how often it has moved."""
+
+    model: str
+    name: str
+    kind: PointerKind
+    number: int | None
+    generation: int
+    moved_at: Time
+    moved_by: str
+
+
+class Model(Answer):
+    name: str
+    description: str
+    created_at: Time
+    latest: int | None
+    pointers: Sequence[Pointer]
+
+
+class Version(Answer):
+    """An immutable version. `digest` is that of its manifest and identifies its content; `size` is in bytes."""
+
+    model: str
+    number: int
+    digest: str
+    format: str
+    variants: Sequence[Variant]
+    signature: dict[str, Any] | None
+    example: str | None
+    description: str
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    files: Sequence[File]
+    size: int
+    stage: Stage
+    aliases: Sequence[str]
+    created_at: Time
+    created_by: str
+
+
+class Need(Answer):
+    """Bytes to send. An absolute `url` is presigned (send no token there); one with a leading slash is this registry."""
+
+    digest: str
+    size: int
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+class Upload(Answer):
+    id: str
+    expires_at: Time
+    needs: Sequence[Need]
+
+
+class Download(Answer):
+    path: str
+    size: int
+    digest: str
+    url: str
+
+
+class Downloads(Answer):
+    files: Sequence[Download]
+
+
+class Promotion(Answer):
+    """What was done. `moved` is false when everything already was as asked; then there is no `revision`."""
+
+    model: str
+    number: int | None
+    stage: Stage | None
+    pointer: Pointer | None
+    moved: bool
+    revision: int | None
+
+
+class Move(Answer):
+    """One entry of a pointer's history; `digest` is computed over all of it and the entry before."""
+
+    model: str
+    pointer: str
+    generation: int
+    from_number: Annotated[int | None, Field(serialization_alias="from")]
+    to_number: Annotated[int | None, Field(serialization_alias="to")]
+    kind: MoveKind
+    actor: str
+    reason: str
+    at: Time
+    digest: str
+    previous_digest: str
+
+
+class Event(Answer):
+    revision: int
+    kind: str
+    model: str
+    data: dict[str, Any]
+    at: Time
+
+
+class Feed(Answer):
+    """Events after the revision that was asked for, oldest first; ask from `revision` next time."""
+
+    revision: int
+    events: Sequence[Event]
+
+
+class ModelPage(Answer):
+    items: Sequence[Model]
+    next: str | None
+
+
+class VersionPage(Answer):
+    items: Sequence[Version]
+    next: str | None
+
+
+class MovePage(Answer):
+    items: Sequence[Move]
+    next: str | None
+
+
+class Pointers(Answer):
+    items: Sequence[Pointer]
+
+
+class Service(Answer):
+    service: str
+    version: str
+    revision: int
+
+
+class Health(Answer):
+    status: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457). `code` is stable; `request_id` is in the registry's log."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str | None

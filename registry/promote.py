@@ -1,0 +1,262 @@
+"""Promotion: moving a pointer (a stage or an alias) from one version to another, and back.
+
+    promote to production | staging     the pointer moves; the version leaves the other stage if it held it;
+                                        the version that production moved away from is archived
+    promote to none | archived          the version leaves the stage that it holds, if any
+    promote to an alias                 the alias moves, whatever the stages
+    roll back                           the pointer returns to the version that it held before
+    remove                              the alias holds nothing
+
+Every move grows the pointer's generation by one and writes one row of history. A caller who names the generation that
+it saw is refused if anybody was faster. All moves of one model queue at the model's row.
+"""
+
+import sqlalchemy as sa
+
+from registry import events
+from registry.browse import pointer_of
+from registry.database import WriteSession, utc_now
+from registry.domain import (
+    POINTER_STAGES,
+    MoveKind,
+    Promotion,
+    canonical_json,
+    check_pointer_name,
+    sha256,
+    stage_of,
+)
+from registry.errors import (
+    GenerationConflict,
+    ModelNotFound,
+    NothingToRollBack,
+    PointerNotFound,
+    VersionNotFound,
+)
+from registry.tables import ModelRow, MoveRow, PointerRow, VersionRow
+
+NO_MOVE_BEFORE = "sha256:" + "0" * 64
+"""The `previous_digest` of a pointer's first move."""
+
+
+def promote(
+    session: WriteSession,
+    model: str,
+    number: int,
+    to: str,
+    *,
+    expected_generation: int | None = None,
+    actor: str,
+    reason: str = "",
+) -> Promotion:
+    """Give version `number` the stage or alias `to`.
+
+    Raises ModelNotFound, VersionNotFound, InvalidName, or GenerationConflict when the pointer is not at
+    `expected_generation` (0: it was never used).
+    """
+    moves = _Moves(session, model, actor, reason)
+    version = moves.version(number)
+    if to in ("none", "archived"):
+        return _leave_stage(moves, version, to, expected_generation)
+    kind = check_pointer_name(to)
+    pointer = moves.pointer(to)
+    _expect(to, pointer, expected_generation)
+    if pointer is not None and pointer.number == number:
+        return moves.outcome(number, pointer)
+    if kind == "stage":
+        for other in moves.stages_of(number):
+            moves.move(other.name, other, None, "vacate")
+    return _take(moves, version, to, pointer, "promote")
+
+
+def roll_back(
+    session: WriteSession,
+    model: str,
+    pointer_name: str,
+    *,
+    expected_generation: int | None = None,
+    actor: str,
+    reason: str = "",
+) -> Promotion:
+    """Return a pointer to the version that it held before the last promotion.
+
+    Repeated, it goes further back; it never returns to a version that was rolled back from.
+    Raises ModelNotFound, PointerNotFound, GenerationConflict or NothingToRollBack.
+    """
+    moves = _Moves(session, model, actor, reason)
+    check_pointer_name(pointer_name)
+    pointer = moves.pointer(pointer_name)
+    if pointer is None:
+        raise PointerNotFound(model, pointer_name)
+    _expect(pointer_name, pointer, expected_generation)
+    target = moves.holder_before(pointer)
+    if target is None:
+        raise NothingToRollBack(f"{pointer_name!r} of {model!r} has held no other version before.")
+    if pointer.kind == "stage":
+        for other in moves.stages_of(target):
+            moves.move(other.name, other, None, "vacate")
+    return _take(moves, moves.version(target), pointer_name, pointer, "rollback")
+
+
+def remove(
+    session: WriteSession,
+    model: str,
+    pointer_name: str,
+    *,
+    expected_generation: int | None = None,
+    actor: str,
+    reason: str = "",
+) -> Promotion:
+    """Let a pointer hold nothing. It keeps its generation and history. Raises as `roll_back` does."""
+    moves = _Moves(session, model, actor, reason)
+    check_pointer_name(pointer_name)
+    pointer = moves.pointer(pointer_name)
+    if pointer is None:
+        raise PointerNotFound(model, pointer_name)
+    _expect(pointer_name, pointer, expected_generation)
+    if pointer.number is None:
+        return moves.outcome(None, pointer)
+    return moves.outcome(pointer.number, moves.move(pointer_name, pointer, None, "vacate"))
+
+
+def _take(
+    moves: "_Moves", version: VersionRow, name: str, pointer: PointerRow | None, kind: MoveKind
+) -> Promotion:
+    displaced = pointer.number if pointer is not None else None
+    moved = moves.move(name, pointer, version.number, kind)
+    if name in POINTER_STAGES:
+        version.archived = False
+    if name == "production" and displaced is not None:
+        moves.version(displaced).archived = True
+    return moves.outcome(version.number, moved)
+
+
+def _leave_stage(moves: "_Moves", version: VersionRow, to: str, expected_generation: int | None) -> Promotion:
+    held = moves.stages_of(version.number)
+    pointer = held[0] if held else None
+    if expected_generation is not None:
+        _expect(pointer.name if pointer else "stage", pointer, expected_generation)
+    archived = to == "archived"
+    if pointer is not None:
+        version.archived = archived
+        return moves.outcome(version.number, moves.move(pointer.name, pointer, None, "vacate"))
+    if version.archived != archived:
+        version.archived = archived
+        moves.announce("version.staged", {"number": version.number, "stage": to})
+    return moves.outcome(version.number, None)
+
+
+def _expect(name: str, pointer: PointerRow | None, expected: int | None) -> None:
+    generation = pointer.generation if pointer is not None else 0
+    if expected is not None and expected != generation:
+        raise GenerationConflict(name, expected, generation, pointer.number if pointer is not None else None)
+
+
+class _Moves:
+    """The pointers of one model, locked for the rest of the transaction, and the writing of their history."""
+
+    def __init__(self, session: WriteSession, model: str, actor: str, reason: str) -> None:
+        self._session = session
+        self._actor = actor
+        self._reason = reason
+        self._revision: int | None = None
+        row = session.scalar(sa.select(ModelRow).where(ModelRow.name == model).with_for_update())
+        if row is None:
+            raise ModelNotFound(model)
+        self._model = row
+
+    def version(self, number: int) -> VersionRow:
+        row = self._session.get(VersionRow, (self._model.id, number))
+        if row is None:
+            raise VersionNotFound(self._model.name, number)
+        return row
+
+    def pointer(self, name: str) -> PointerRow | None:
+        return self._session.get(PointerRow, (self._model.id, name))
+
+    def stages_of(self, number: int) -> list[PointerRow]:
+        query = sa.select(PointerRow).where(
+            PointerRow.model_id == self._model.id, PointerRow.kind == "stage", PointerRow.number == number
+        )
+        return list(self._session.scalars(query))
+
+    def holder_before(self, pointer: PointerRow) -> int | None:
+        """The version that `pointer` held before its last promotion that no rollback has undone."""
+        query = (
+            sa.select(MoveRow.kind, MoveRow.from_number)
+            .where(MoveRow.model_id == self._model.id, MoveRow.pointer == pointer.name)
+            .order_by(MoveRow.generation.desc())
+        )
+        undone = 0
+        with self._session.execute(query.execution_options(yield_per=100)) as moves:
+            for kind, from_number in moves:
+                if kind == "rollback":
+                    undone += 1
+                elif undone:
+                    undone -= 1
+                else:
+                    return from_number
+        return None
+
+    def move(self, name: str, pointer: PointerRow | None, to: int | None, kind: MoveKind) -> PointerRow:
+        generation = pointer.generation if pointer is not None else 0
+        before = self._session.get(MoveRow, (self._model.id, name, generation))
+        move = MoveRow(
+            model_id=self._model.id,
+            pointer=name,
+            generation=generation + 1,
+            from_number=pointer.number if pointer is not None else None,
+            to_number=to,
+            kind=kind,
+            actor=self._actor,
+            reason=self._reason,
+            at=self._session.scalars(sa.select(utc_now())).one(),
+            previous_digest=before.digest if before is not None else NO_MOVE_BEFORE,
+        )
+        move.digest = move_digest(self._model.name, move)
+        if pointer is None:
+            pointer = PointerRow(model_id=self._model.id, name=name, kind=check_pointer_name(name))
+        pointer.number, pointer.generation = to, move.generation
+        pointer.moved_at, pointer.moved_by = move.at, move.actor
+        self._session.add_all([pointer, move])
+        self._session.flush()  # vacated stages must be free before the next move takes one
+        self.announce("pointer.moved", _moved(move))
+        return pointer
+
+    def announce(self, kind: str, data: dict[str, object]) -> None:
+        self._revision = events.record(self._session, kind, self._model.name, data)
+
+    def outcome(self, number: int | None, pointer: PointerRow | None) -> Promotion:
+        stage = None
+        if number is not None:
+            held = [pointer.name for pointer in self.stages_of(number)]
+            stage = stage_of(held, archived=self.version(number).archived)
+        return Promotion(
+            model=self._model.name,
+            number=number,
+            stage=stage,
+            pointer=pointer_of(self._model.name, pointer) if pointer is not None else None,
+            moved=self._revision is not None,
+            revision=self._revision,
+        )
+
+
+def _moved(move: MoveRow) -> dict[str, object]:
+    return {
+        "pointer": move.pointer,
+        "from": move.from_number,
+        "to": move.to_number,
+        "generation": move.generation,
+        "kind": move.kind,
+    }
+
+
+def move_digest(model: str, move: MoveRow) -> str:
+    """The hash that binds a move to the one before it: SHA-256 over the canonical JSON of all that it says."""
+    said = {
+        "model": model,
+        "actor": move.actor,
+        "reason": move.reason,
+        "previous": move.previous_digest,
+        **_moved(move),
+    }
+    return sha256(canonical_json({**said, "at": move.at.isoformat(timespec="microseconds")}))

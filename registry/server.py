@@ -1,0 +1,70 @@
+"""Running the application: granian's embedded server, so that this process keeps its signals.
+
+    SIGTERM, SIGINT ──> waiting watchers are answered ──> requests in flight finish (at most drain_s) ──> exit 0
+
+A server that owns the signals would wait for every long poll to end by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+
+import uvloop
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from registry.app import create_app
+from registry.settings import Settings
+
+log = logging.getLogger("modelyard.registry")
+
+
+class AddressInUse(Exception):
+    """Something else listens there."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes. Raises AddressInUse."""
+    _require_free(settings.host, settings.port)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    app = create_app(settings)
+    server = Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        websockets=False,
+        log_enabled=False,
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = asyncio.create_task(server.serve())
+    log.info("listening on http://%s:%d", settings.host, settings.port)
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+        raise RuntimeError("the HTTP server ended by itself")
+    log.info("stopping")
+    app.state.notifier.close()
+    server.stop()  # type: ignore[no-untyped-call]  # granian annotates all but this
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(serving, settings.drain_s)
+
+
+def _require_free(host: str, port: int) -> None:
+    # granian shares its port with whoever asks (SO_REUSEPORT): a second registry would silently take half the requests.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise AddressInUse(f"cannot listen on {host}:{port}: {error.strerror}") from error

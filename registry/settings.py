@@ -1,0 +1,65 @@
+"""The registry's settings: the only place that reads the environment.
+
+Every field is an environment variable MODELYARD_REGISTRY_<NAME>; the data directory is MODELYARD_HOME, as everywhere.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """With nothing set: SQLite and disk under ~/.modelyard, on loopback, open to whoever is on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_REGISTRY_", extra="forbid", populate_by_name=True)
+
+    home: Path = Field(Path("~/.modelyard"), validation_alias=AliasChoices("home", "MODELYARD_HOME"))
+    database_url: str = Field("", description="sqlite:///path or postgresql://user:password@host/name")
+    storage_url: str = Field(
+        "", description="file:///dir, s3://bucket/prefix?endpoint=…, minio://…, memory://"
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(7070, ge=0, le=65535)
+    token: SecretStr | None = Field(
+        None, min_length=16, description="bearer token that every API call must carry"
+    )
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="limit of a JSON body")
+    max_blob_bytes: int = Field(
+        5 * 1024**3, ge=1, description="limit of one file; 5 GiB is what S3 takes in one PUT"
+    )
+    upload_ttl_s: int = Field(24 * 3600, ge=60, description="how long a started upload may take")
+    url_ttl_s: int = Field(900, ge=30, description="how long a presigned URL is good for")
+    feed_poll_s: float = Field(
+        0.5, gt=0, description="how often watchers look for events of other registry processes"
+    )
+    max_watch_s: float = Field(60.0, ge=0, description="longest wait of one long poll")
+    drain_s: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
+
+    @model_validator(mode="after")
+    def _fill_defaults(self) -> Self:
+        self.home = self.home.expanduser().absolute()
+        self.database_url = self.database_url or f"sqlite:///{self.home / 'registry.db'}"
+        self.storage_url = self.storage_url or (self.home / "blobs").as_uri()
+        return self
+
+    @model_validator(mode="after")
+    def _stay_private_without_token(self) -> Self:
+        if self.token is None and not is_loopback(self.host):
+            raise ValueError(
+                f"refusing to listen on {self.host} without a token: anyone who reaches this address could promote models. "
+                "Set MODELYARD_REGISTRY_TOKEN (16 characters or more), or listen on 127.0.0.1."
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or address without port, means this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

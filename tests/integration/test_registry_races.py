@@ -1,0 +1,117 @@
+"""Many at once, against a real server process, on both databases: one winner, no gap, no duplicate, no 5xx."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.servers.app import begin, create, promote, publish, send
+from tests.servers.registry import Registry
+
+PROMOTERS, ROUNDS, CREATIONS = 64, 50, 200
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, start_registry: Callable[..., Registry]) -> str:
+    """A registry process of its own, on each database."""
+    if request.param == "sqlite":
+        return start_registry().url
+    return start_registry(database_url=request.getfixturevalue("postgres").new_database()).url
+
+
+def many_connections(url: str) -> httpx2.Client:
+    """One client that all threads share, with a connection for each."""
+    limits = httpx2.Limits(max_connections=PROMOTERS, max_keepalive_connections=PROMOTERS)
+    return httpx2.Client(base_url=url, timeout=60, limits=limits)
+
+
+def test_64_racing_promoters_leave_one_production_and_a_linear_history(url: str) -> None:
+    """In each of 50 rounds all promoters have seen the same generation; exactly one of them wins."""
+    witness = _Witness(url)
+    with many_connections(url) as api, ThreadPoolExecutor(PROMOTERS) as pool:
+        for number in range(PROMOTERS):
+            publish(api, "race", {"m": b"%d" % number})
+        witness.start()
+
+        def attempt(number: int, generation: int) -> int:
+            answer = promote(api, "race", number, expected_generation=generation)
+            return int(answer.status_code)
+
+        winners = []
+        for generation in range(ROUNDS):
+            holder = winners[-1] if winners else None
+            racers = [n for n in range(1, PROMOTERS + 1) if n != holder]
+            statuses = list(pool.map(lambda n, g=generation: (n, attempt(n, g)), racers))
+            assert Counter(status for _, status in statuses) == {200: 1, 409: len(racers) - 1}
+            winners.append(next(n for n, status in statuses if status == 200))
+        witness.stop()
+        moves = api.get("/api/v1/models/race/history?pointer=production&limit=1000").json()["items"][::-1]
+    assert [move["generation"] for move in moves] == list(range(1, ROUNDS + 1))
+    assert [move["to"] for move in moves] == winners
+    assert [move["from"] for move in moves] == [None, *winners[:-1]]
+    assert [m["previous_digest"] for m in moves[1:]] == [m["digest"] for m in moves[:-1]]
+    assert witness.reads > ROUNDS
+    assert witness.surprises == []
+
+
+def test_64_promoters_without_a_generation_all_succeed_one_after_the_other(url: str) -> None:
+    with many_connections(url) as api, ThreadPoolExecutor(PROMOTERS) as pool:
+        for number in range(PROMOTERS):
+            publish(api, "queue", {"m": b"%d" % number})
+        answers = list(pool.map(lambda n: promote(api, "queue", n), range(1, PROMOTERS + 1)))
+        assert {answer.status_code for answer in answers} == {200}
+        moves = api.get("/api/v1/models/queue/history?limit=1000").json()["items"][::-1]
+        stages = Counter(v["stage"] for v in api.get("/api/v1/models/queue/versions").json()["items"])
+    assert [move["from"] for move in moves] == [None, *(move["to"] for move in moves[:-1])]
+    assert stages == {"production": 1, "archived": PROMOTERS - 1}
+
+
+def test_200_concurrent_creations_are_numbered_1_to_200(url: str) -> None:
+    files = {"m": b"the same bytes for all, so that the numbers are what they race for"}
+
+    def create_one(_: int) -> Any:
+        upload = begin(api, "many", files)
+        send(api, upload, files)
+        return create(api, "many", upload, files)
+
+    with many_connections(url) as api, ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(create_one, range(CREATIONS)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert sorted(answer.json()["number"] for answer in answers) == list(range(1, CREATIONS + 1))
+
+
+class _Witness:
+    """Reads while others write: sees damage that a look at the end would not."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.reads = 0
+        self.surprises: list[Any] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        generation = 0
+        with httpx2.Client(base_url=self._url, timeout=60) as api:
+            while not self._stop.is_set():
+                versions = api.get("/api/v1/models/race/versions?limit=1000")
+                pointer = api.get("/api/v1/models/race/pointers/production")
+                self.reads += 1
+                if pointer.status_code == 404:
+                    continue
+                holders = [v["number"] for v in versions.json()["items"] if v["stage"] == "production"]
+                seen = pointer.json()
+                if len(holders) > 1 or (generation and len(holders) != 1) or seen["generation"] < generation:
+                    self.surprises.append((holders, seen))
+                generation = seen["generation"]

@@ -1,0 +1,139 @@
+"""The registry's application inside the test's process, once for each database, with a blob store in memory."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from registry import migrate
+from registry.app import create_app
+from registry.database import Database
+from registry.settings import Settings
+from tests.servers.postgres import Postgres
+
+BASE = "http://127.0.0.1"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    return str(request.getfixturevalue("postgres").new_database())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind with the newest schema: a copy, as migrating each time would take most of a test's time."""
+    if request.param == "sqlite":
+        copy = tmp_path / "registry.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), copy)
+        return f"sqlite:///{copy}"
+    server, template = request.getfixturevalue("migrated_postgresql")
+    return str(server.new_database(template))
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("migrated") / "registry.db"
+    _migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgres: Postgres) -> tuple[Postgres, str]:
+    url = postgres.new_database()
+    _migrate(url)
+    return postgres, urlsplit(url).path.lstrip("/")
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    migrate.upgrade(database)
+    database.close()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", database_url=database_url, storage_url="memory://")
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def api(app: FastAPI) -> Iterator[TestClient]:
+    """A client of the application, on each database."""
+    with TestClient(app, base_url=BASE) as client:
+        yield client
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def listing(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    """What a client announces."""
+    return [
+        {"path": path, "size": len(content), "digest": digest_of(content)} for path, content in files.items()
+    ]
+
+
+def begin(api: Any, model: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Announce files; returns the upload."""
+    answer = api.post(f"/api/v1/models/{model}/uploads", json={"files": listing(files)})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def send(api: Any, upload: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Send the bytes that the registry asked for."""
+    contents = {digest_of(content): content for content in files.values()}
+    for need in upload["needs"]:
+        answer = api.put(need["url"], content=contents[need["digest"]], headers=need["headers"])
+        assert answer.status_code in (200, 204), answer.text
+
+
+def create(api: Any, model: str, upload: dict[str, Any], files: dict[str, bytes], **facts: Any) -> Any:
+    """Ask for the version; returns the whole answer."""
+    body = {"upload": upload["id"], "files": listing(files), "format": "files", **facts}
+    return api.post(f"/api/v1/models/{model}/versions", json=body)
+
+
+def publish(api: Any, model: str, files: dict[str, bytes] | None = None, **facts: Any) -> dict[str, Any]:
+    """All of it: announce, send, create. Returns the version."""
+    files = {"model.bin": model.encode()} if files is None else files
+    upload = begin(api, model, files)
+    send(api, upload, files)
+    answer = create(api, model, upload, files, **facts)
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def promote(api: Any, model: str, number: int, to: str = "production", **more: Any) -> Any:
+    return api.post(f"/api/v1/models/{model}/promotions", json={"number": number, "to": to, **more})
+
+
+def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The one error shape; returns the body."""
+    body = dict(answer.json())
+    assert (answer.status_code, body["code"]) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "status", "code", "detail", "request_id"} <= body.keys()
+    assert body["status"] == status
+    return body
