@@ -7,7 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,7 +16,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MODELYARD_REGISTRY_", extra="forbid", populate_by_name=True)
 
-    home: Path = Field(Path("~/.modelyard"), validation_alias=AliasChoices("home", "MODELYARD_HOME"))
+    home: Path = Field(Path("~/.modelyard"), validation_alias="MODELYARD_HOME")
     database_url: str = Field("", description="sqlite:///path or postgresql://user:password@host/name")
     storage_url: str = Field(
         "", description="file:///dir, s3://bucket/prefix?endpoint=…, minio://…, memory://"
