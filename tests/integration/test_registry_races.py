@@ -1,9 +1,10 @@
-"""Many at once, against a real server process, on both databases: one winner, no gap, no duplicate, no 5xx."""
+"""Many at once, against two real server processes, on both databases: one winner, no gap, no duplicate, no 5xx."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,11 +17,14 @@ PROMOTERS, ROUNDS, CREATIONS = 64, 50, 200
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, start_registry: Callable[..., Registry]) -> str:
-    """A registry process of its own, on each database."""
-    if request.param == "sqlite":
-        return start_registry().url
-    return start_registry(database_url=request.getfixturevalue("postgres").new_database()).url
+def urls(
+    request: pytest.FixtureRequest, start_registry: Callable[..., Registry], tmp_path: Path
+) -> tuple[str, str]:
+    """Two registry processes that share a database, one of each kind, and a store."""
+    shared = {"database_url": f"sqlite:///{tmp_path / 'shared.db'}", "storage_url": (tmp_path / "blobs").as_uri()}
+    if request.param == "postgresql":
+        shared["database_url"] = request.getfixturevalue("postgres").new_database()
+    return start_registry(**shared).url, start_registry(**shared).url
 
 
 def many_connections(url: str) -> httpx2.Client:
@@ -29,16 +33,16 @@ def many_connections(url: str) -> httpx2.Client:
     return httpx2.Client(base_url=url, timeout=60, limits=limits)
 
 
-def test_64_racing_promoters_leave_one_production_and_a_linear_history(url: str) -> None:
-    """In each of 50 rounds all promoters have seen the same generation; exactly one of them wins."""
-    witness = _Witness(url)
-    with many_connections(url) as api, ThreadPoolExecutor(PROMOTERS) as pool:
+def test_64_racing_promoters_leave_one_production_and_a_linear_history(urls: tuple[str, str]) -> None:
+    """In each of 50 rounds all promoters, on two servers, have seen the same generation; exactly one of them wins."""
+    witness = _Witness(urls[0])
+    with many_connections(urls[0]) as api, many_connections(urls[1]) as other, ThreadPoolExecutor(PROMOTERS) as pool:
         for number in range(PROMOTERS):
             publish(api, "race", {"m": b"%d" % number})
         witness.start()
 
         def attempt(number: int, generation: int) -> int:
-            answer = promote(api, "race", number, expected_generation=generation)
+            answer = promote((api, other)[number % 2], "race", number, expected_generation=generation)
             return int(answer.status_code)
 
         winners = []
@@ -58,11 +62,11 @@ def test_64_racing_promoters_leave_one_production_and_a_linear_history(url: str)
     assert witness.surprises == []
 
 
-def test_64_promoters_without_a_generation_all_succeed_one_after_the_other(url: str) -> None:
-    with many_connections(url) as api, ThreadPoolExecutor(PROMOTERS) as pool:
+def test_64_promoters_without_a_generation_all_succeed_one_after_the_other(urls: tuple[str, str]) -> None:
+    with many_connections(urls[0]) as api, many_connections(urls[1]) as other, ThreadPoolExecutor(PROMOTERS) as pool:
         for number in range(PROMOTERS):
             publish(api, "queue", {"m": b"%d" % number})
-        answers = list(pool.map(lambda n: promote(api, "queue", n), range(1, PROMOTERS + 1)))
+        answers = list(pool.map(lambda n: promote((api, other)[n % 2], "queue", n), range(1, PROMOTERS + 1)))
         assert {answer.status_code for answer in answers} == {200}
         moves = api.get("/api/v1/models/queue/history?limit=1000").json()["items"][::-1]
         stages = Counter(v["stage"] for v in api.get("/api/v1/models/queue/versions").json()["items"])
@@ -70,15 +74,16 @@ def test_64_promoters_without_a_generation_all_succeed_one_after_the_other(url: 
     assert stages == {"production": 1, "archived": PROMOTERS - 1}
 
 
-def test_200_concurrent_creations_are_numbered_1_to_200(url: str) -> None:
+def test_200_concurrent_creations_are_numbered_1_to_200(urls: tuple[str, str]) -> None:
     files = {"m": b"the same bytes for all, so that the numbers are what they race for"}
 
-    def create_one(_: int) -> Any:
-        upload = begin(api, "many", files)
-        send(api, upload, files)
-        return create(api, "many", upload, files)
+    def create_one(number: int) -> Any:
+        server = (api, other)[number % 2]
+        upload = begin(server, "many", files)
+        send(server, upload, files)
+        return create(server, "many", upload, files)
 
-    with many_connections(url) as api, ThreadPoolExecutor(64) as pool:
+    with many_connections(urls[0]) as api, many_connections(urls[1]) as other, ThreadPoolExecutor(64) as pool:
         answers = list(pool.map(create_one, range(CREATIONS)))
     assert {answer.status_code for answer in answers} == {201}
     assert sorted(answer.json()["number"] for answer in answers) == list(range(1, CREATIONS + 1))
