@@ -1,7 +1,7 @@
 """A registry and a serving adapter on this machine: `make up`, `make down`, the demo, and the end-to-end tests.
 
-    python -m deploy.local up      start both on their default ports, data under .run/, and leave them running
-    python -m deploy.local down    stop them
+python -m deploy.local up      start both on their default ports, data under .run/, and leave them running
+python -m deploy.local down    stop them
 """
 
 import json
@@ -85,7 +85,11 @@ class Stack:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        environment = {"MODELYARD_HOME": str(self.home), "MODELYARD_URL": self.registry_url, **self.environment}
+        environment = {
+            "MODELYARD_HOME": str(self.home),
+            "MODELYARD_URL": self.registry_url,
+            **self.environment,
+        }
         self.registry = Server(
             "registry",
             ["registry.cli", "serve", "--port", str(self.registry_port)],

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.request import Request, urlopen
 
 import modelyard
@@ -40,7 +40,10 @@ def main() -> int:
     """Run the demo; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="modelyard-demo-") as home:
         try:
-            with Stack(Path(home), free_port(), free_port()) as stack, modelyard.Client(stack.registry_url) as client:
+            with (
+                Stack(Path(home), free_port(), free_port()) as stack,
+                modelyard.Client(stack.registry_url) as client,
+            ):
                 outcome = story(stack, client)
         except (Failed, NotStarted, modelyard.ModelyardError, OSError) as error:
             print(f"\nThe demo failed: {error}", file=sys.stderr)
@@ -58,10 +61,14 @@ def story(stack: Stack, client: modelyard.Client) -> dict[str, Any]:
     first, first_auc = train(data, components=1)
     version = client.publish(MODEL, first, example=data.features[:5], metrics={"auc": first_auc})
     formats = ", ".join(variant.format for variant in version.variants)
-    tell(f"Trained on real data and registered {MODEL}/{version.number} (AUC {first_auc:.4f}; formats: {formats}).")
+    tell(
+        f"Trained on real data and registered {MODEL}/{version.number} (AUC {first_auc:.4f}; formats: {formats})."
+    )
     promote_through_the_web(stack, version.number)
     wait_for_version(stack.adapter_url, MODEL, version.number)
-    tell(f"Promoted it through the web API; the adapter answers with version {ask(stack, data.held_out, first)}.")
+    tell(
+        f"Promoted it through the web API; the adapter answers with version {ask(stack, data.held_out, first)}."
+    )
 
     second, second_auc = train(data, components=10)
     version = client.publish(MODEL, second, example=data.features[:5], metrics={"auc": second_auc})
@@ -79,7 +86,9 @@ def story(stack: Stack, client: modelyard.Client) -> dict[str, Any]:
     second_example(stack, client)
     for move in client.history(MODEL, "production"):
         held = f"version {move.to_number}" if move.to_number else "nothing"
-        tell(f"  history: generation {move.generation}, {move.kind} to {held}, {move.reason or 'no reason given'}")
+        tell(
+            f"  history: generation {move.generation}, {move.kind} to {held}, {move.reason or 'no reason given'}"
+        )
     served = ask(stack, data.held_out, first)
     if served != 1:
         raise Failed(f"version {served} is served after the rollback to version 1")
@@ -97,13 +106,17 @@ def second_example(stack: Stack, client: modelyard.Client) -> None:
     """A regression model beside the first: the adapter picks it up by itself."""
     features, target = load_diabetes(return_X_y=True)
     model = make_pipeline(StandardScaler(), Ridge()).fit(features, target)
-    version = client.publish(SECOND, model, example=features[:5], metrics={"r2": float(model.score(features, target))})
+    version = client.publish(
+        SECOND, model, example=features[:5], metrics={"r2": float(model.score(features, target))}
+    )
     client.promote(SECOND, version.number)
     wait_for_version(stack.adapter_url, SECOND, version.number)
     answered = predict(stack.adapter_url, SECOND, features[:3].tolist())["outputs"][0]["data"]
     if not np.allclose(answered, model.predict(features[:3]), rtol=1e-3):
         raise Failed(f"the diabetes model answered {answered}")
-    tell(f"A second model, {SECOND}/{version.number} (regression), is served beside it: {answered[0]:.1f} for patient 1.")
+    tell(
+        f"A second model, {SECOND}/{version.number} (regression), is served beside it: {answered[0]:.1f} for patient 1."
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,9 @@ def train(data: Data, *, components: int) -> tuple[Pipeline, float]:
 
 def promote_through_the_web(stack: Stack, number: int) -> None:
     """What any pipeline can do with curl."""
-    body = json.dumps({"number": number, "to": "production", "expected_generation": 0, "reason": "first"}).encode()
+    body = json.dumps(
+        {"number": number, "to": "production", "expected_generation": 0, "reason": "first"}
+    ).encode()
     url = f"{stack.registry_url}/api/v1/models/{MODEL}/promotions"
     with urlopen(Request(url, data=body, headers={"Content-Type": "application/json"}), timeout=10) as answer:  # noqa: S310
         if json.load(answer)["stage"] != "production":
@@ -165,7 +180,7 @@ class Load:
         self._watching = 0
         self.failures: list[str] = []
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -188,7 +203,9 @@ class Load:
         start = time.perf_counter()
         while number not in self._first_answer:
             if time.perf_counter() - start > 60:
-                raise Failed(f"version {number} was not served within a minute; {self._stack.adapter_url}/status")
+                raise Failed(
+                    f"version {number} was not served within a minute; {self._stack.adapter_url}/status"
+                )
             time.sleep(0.001)
         return max(0.0, (self._first_answer[number] - start) * 1000)
 
@@ -201,7 +218,9 @@ class Load:
     def check(self) -> None:
         """Raise Failed if any request failed."""
         if self.failures:
-            raise Failed(f"{len(self.failures)} of {self.requests} requests failed, the first with: {self.failures[0]}")
+            raise Failed(
+                f"{len(self.failures)} of {self.requests} requests failed, the first with: {self.failures[0]}"
+            )
 
     def _run(self) -> None:
         at = 0
@@ -209,16 +228,20 @@ class Load:
             row = self._rows[at % len(self._rows)][None, :]
             at += 1
             try:
-                answer = predict(self._stack.adapter_url, MODEL, row.tolist())
-                number = int(answer["model_version"])
-                if not agrees(answer, row, self._models[number]):
-                    raise Failed(f"version {number} answered wrongly")
+                number = self._ask(row)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a request that failed
                 self.failures.append(repr(error))
                 continue
             self._answers[number] += 1
             if number == self._watching:
                 self._first_answer.setdefault(number, time.perf_counter())
+
+    def _ask(self, row: np.ndarray) -> int:
+        answer = predict(self._stack.adapter_url, MODEL, row.tolist())
+        number = int(answer["model_version"])
+        if not agrees(answer, row, self._models[number]):
+            raise Failed(f"version {number} answered wrongly")
+        return number
 
 
 def free_port() -> int:

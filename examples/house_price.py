@@ -23,7 +23,11 @@ ADAPTER = os.environ.get("MODELYARD_ADAPTER", "http://127.0.0.1:8080")
 def train() -> tuple[LinearRegression, np.ndarray]:
     """Fit the model on 200 made-up houses; returns it with their features, shape (200, 3)."""
     random = np.random.default_rng(seed=7)
-    area, bedrooms, bathrooms = random.uniform(30, 300, 200), random.integers(1, 6, 200), random.integers(1, 4, 200)
+    area, bedrooms, bathrooms = (
+        random.uniform(30, 300, 200),
+        random.integers(1, 6, 200),
+        random.integers(1, 4, 200),
+    )
     features = np.column_stack([area, bedrooms, bathrooms]).astype(np.float64)
     price = 10_000 + 500 * area + 2_000 * bedrooms + 1_000 * bathrooms
     return LinearRegression().fit(features, price), features

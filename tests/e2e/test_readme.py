@@ -18,7 +18,11 @@ def test_the_example_runs_and_leaves_a_version_in_production(registry_url: str, 
     assert len(code) <= 12
     environment = {**os.environ, "MODELYARD_URL": registry_url, "MODELYARD_HOME": str(tmp_path)}
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", example],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     with modelyard.Client(registry_url) as client:
