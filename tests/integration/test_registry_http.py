@@ -39,12 +39,23 @@ def test_with_a_token_set_every_operation_but_health_needs_it(guarded: FastAPI) 
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer " + "x" * 9999]
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer " + "x" * 9999,
+    ],
 )
 def test_a_wrong_token_is_no_token(guarded: FastAPI, header: str) -> None:
     with TestClient(guarded) as api:
         assert_problem(api.get("/api/v1/models", headers={"Authorization": header}), 401, "unauthorized")
-        assert_problem(api.get("/api/v1/models", headers={b"Authorization": b"Bearer \xff"}), 401, "unauthorized")
+        assert_problem(
+            api.get("/api/v1/models", headers={b"Authorization": b"Bearer \xff"}), 401, "unauthorized"
+        )
 
 
 def test_the_right_token_opens_and_is_recorded_as_actor(guarded: FastAPI) -> None:
@@ -65,13 +76,17 @@ def test_a_short_token_is_refused_and_never_shown(tmp_path: Path) -> None:
     assert TOKEN not in repr(Settings(home=tmp_path, token=SecretStr(TOKEN)))
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7070", "", "127.0.0.1.evil.example", "[::2]:7070"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7070", "", "127.0.0.1.evil.example", "[::2]:7070"]
+)
 def test_without_a_token_only_loopback_names_are_answered(api: TestClient, host: str) -> None:
     """A web page that makes its own name resolve to 127.0.0.1 sends its name."""
     assert_problem(api.get("/api/v1/models", headers={"host": host}), 421, "wrong_host")
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:7070", "127.0.0.1:1", "127.0.0.5", "[::1]:7070", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:7070", "127.0.0.1:1", "127.0.0.5", "[::1]:7070", "[::1]"]
+)
 def test_loopback_names_are_answered(api: TestClient, host: str) -> None:
     assert api.get("/api/v1/models", headers={"host": host}).status_code == 200
 
@@ -152,7 +167,9 @@ def test_a_waiting_watcher_is_woken_by_a_promotion(api: TestClient) -> None:
 def test_a_watcher_hears_of_other_processes(api: TestClient, settings: Settings) -> None:
     """A second application on the same database stands for a second process."""
     answers = []
-    watcher = threading.Thread(target=lambda: answers.append(api.get("/api/v1/events?since=0&wait=30").json()))
+    watcher = threading.Thread(
+        target=lambda: answers.append(api.get("/api/v1/events?since=0&wait=30").json())
+    )
     watcher.start()
     while not api.app.state.notifier._watchers:  # type: ignore[attr-defined]
         time.sleep(0.005)

@@ -21,7 +21,10 @@ def urls(
     request: pytest.FixtureRequest, start_registry: Callable[..., Registry], tmp_path: Path
 ) -> tuple[str, str]:
     """Two registry processes that share a database, one of each kind, and a store."""
-    shared = {"database_url": f"sqlite:///{tmp_path / 'shared.db'}", "storage_url": (tmp_path / "blobs").as_uri()}
+    shared = {
+        "database_url": f"sqlite:///{tmp_path / 'shared.db'}",
+        "storage_url": (tmp_path / "blobs").as_uri(),
+    }
     if request.param == "postgresql":
         shared["database_url"] = request.getfixturevalue("postgres").new_database()
     return start_registry(**shared).url, start_registry(**shared).url
@@ -36,7 +39,11 @@ def many_connections(url: str) -> httpx2.Client:
 def test_64_racing_promoters_leave_one_production_and_a_linear_history(urls: tuple[str, str]) -> None:
     """In each of 50 rounds all promoters, on two servers, have seen the same generation; exactly one of them wins."""
     witness = _Witness(urls[0])
-    with many_connections(urls[0]) as api, many_connections(urls[1]) as other, ThreadPoolExecutor(PROMOTERS) as pool:
+    with (
+        many_connections(urls[0]) as api,
+        many_connections(urls[1]) as other,
+        ThreadPoolExecutor(PROMOTERS) as pool,
+    ):
         for number in range(PROMOTERS):
             publish(api, "race", {"m": b"%d" % number})
         witness.start()
@@ -63,7 +70,11 @@ def test_64_racing_promoters_leave_one_production_and_a_linear_history(urls: tup
 
 
 def test_64_promoters_without_a_generation_all_succeed_one_after_the_other(urls: tuple[str, str]) -> None:
-    with many_connections(urls[0]) as api, many_connections(urls[1]) as other, ThreadPoolExecutor(PROMOTERS) as pool:
+    with (
+        many_connections(urls[0]) as api,
+        many_connections(urls[1]) as other,
+        ThreadPoolExecutor(PROMOTERS) as pool,
+    ):
         for number in range(PROMOTERS):
             publish(api, "queue", {"m": b"%d" % number})
         answers = list(pool.map(lambda n: promote((api, other)[n % 2], "queue", n), range(1, PROMOTERS + 1)))

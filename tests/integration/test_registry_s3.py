@@ -54,7 +54,9 @@ def test_bytes_go_straight_to_the_store_and_come_straight_from_it(
     assert api.get("/api/v1/models/fraud/versions/1/files/model.bin").content == FILES["model.bin"]
 
 
-def test_wrong_bytes_in_the_store_never_become_visible(api: TestClient, bytes_of_upload: httpx2.Client) -> None:
+def test_wrong_bytes_in_the_store_never_become_visible(
+    api: TestClient, bytes_of_upload: httpx2.Client
+) -> None:
     upload = begin(api, "fraud", FILES)
     need = upload["needs"][0]
     bytes_of_upload.put(need["url"], content=b"the wrong bytes", headers=need["headers"]).raise_for_status()
@@ -84,6 +86,8 @@ def test_nothing_is_left_in_the_store_but_what_versions_refer_to(
     for _ in range(2):
         upload = begin(api, "fraud", FILES)
         for need in upload["needs"]:
-            bytes_of_upload.put(need["url"], content=FILES["model.bin"], headers=need["headers"]).raise_for_status()
+            bytes_of_upload.put(
+                need["url"], content=FILES["model.bin"], headers=need["headers"]
+            ).raise_for_status()
         create(api, "fraud", upload, FILES)
     assert len(list(app.state.store.iterate())) == 1

@@ -23,7 +23,7 @@ def wait_for_port(port: int, *, timeout_s: float = 30.0, host: str = "127.0.0.1"
 
 
 def wait_for_http(url: str, *, timeout_s: float = 30.0) -> int:
-    """Return the status of the first answer to GET `url` that is not a 5xx; TimeoutError if none comes in time."""
+    """The status of the first answer to GET `url` that is not a 5xx; TimeoutError if none comes in time."""
     seen: list[int] = []
 
     def answered() -> bool:

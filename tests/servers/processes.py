@@ -22,7 +22,7 @@ class Daemons:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=env,
-                start_new_session=True,  # Ctrl-C in the terminal is for pytest, which then stops these in order
+                start_new_session=True,  # Ctrl-C in the terminal is for pytest, which stops these in order
             )
 
     def require_alive(self) -> None:

@@ -1,5 +1,7 @@
 """The rules of names, paths, manifests and stages."""
 
+import contextlib
+import json
 import random
 
 import pytest
@@ -23,11 +25,13 @@ def test_an_accepted_path_stays_below_the_folder_it_is_joined_to(path: str) -> N
         return
     parts = path.split("/")
     assert all(part not in ("", ".", "..") for part in parts)
-    assert not set(path) & set('\\:\0\n\r')
+    assert not set(path) & set("\\:\0\n\r")
     assert path[0] not in "/~-$"
 
 
-@pytest.mark.parametrize("path", ["a", "a/b.txt", "größe/ж", "a b/c", "a.b.c", "x" * 255, "/".join("a" * 64), "console"])
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.txt", "größe/ж", "a b/c", "a.b.c", "x" * 255, "/".join("a" * 64), "console"]
+)
 def test_ordinary_paths_are_accepted(path: str) -> None:
     assert check_path(path) == path
 
@@ -42,10 +46,8 @@ def test_the_manifest_digest_does_not_depend_on_the_order_of_files() -> None:
 @given(st.lists(st.tuples(segments, st.integers(0, 9)), max_size=4))
 def test_file_lists_are_accepted_or_refused_never_broken(entries: list[tuple[str, int]]) -> None:
     files = [File(path, size, DIGEST[:-1] + str(size)) for path, size in entries]
-    try:
+    with contextlib.suppress(errors.InvalidInput):
         assert set(check_files(files)) == {file.path for file in files}
-    except errors.InvalidInput:
-        pass
 
 
 def test_production_outranks_staging_outranks_archived() -> None:
@@ -69,7 +71,5 @@ def _descendants(kind: type[errors.RegistryError]) -> set[type[errors.RegistryEr
 
 @given(st.binary(max_size=40))
 def test_the_parser_of_bodies_never_raises_anything_but_a_decode_error(body: bytes) -> None:
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
         parse_json(body)
-    except ValueError as error:
-        assert type(error).__name__ == "JSONDecodeError"

@@ -1,0 +1,60 @@
+"""Where a blob is kept. Every key is made here, by the server; no client ever names one.
+
+    sha256/                     the digest's algorithm
+    └── 9f/                     its first two hex digits: 256 folders, so that none grows huge
+        └── 9f86d081…(64)/      the digest of the bytes
+            ├── 3b1f0c…(32)     one upload of these bytes: a fresh UUID
+            └── e20c77…(32)     a later upload, after the first was condemned
+
+A key is used once. A slow delete of an old key therefore never hits bytes that were uploaded again meanwhile,
+and no backend needs a conditional write. Upper-case letters, dots, and whatever a file system could take for
+more than a name are no part of a key, so that a key is a safe relative path, too.
+"""
+
+import re
+import uuid
+
+from storage.errors import InvalidKey
+
+MAX_KEY_LENGTH = 240  # fits one file name (255 bytes), which the disk store gives to a blob in the making
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_KEY = re.compile(r"[a-z0-9]{1,64}(/[a-z0-9]{1,64}){0,7}")
+_PREFIX = re.compile(r"([a-z0-9]{1,64}/){0,7}[a-z0-9]{0,64}")
+_BLOB_KEY = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/[0-9a-f]{32}")
+
+
+def new_key(digest: str) -> str:
+    """A key for one upload of the bytes whose digest ("sha256:" and 64 lower-case hex digits) this is."""
+    match = _DIGEST.fullmatch(digest)
+    if not match:
+        raise InvalidKey("expected a digest: sha256: and 64 lower-case hex digits")
+    hexdigest = match[1]
+    return f"sha256/{hexdigest[:2]}/{hexdigest}/{uuid.uuid4().hex}"
+
+
+def digest_of(key: str) -> str:
+    """The digest of the bytes that belong at `key`; InvalidKey if `new_key` cannot have made it."""
+    match = _BLOB_KEY.fullmatch(key)
+    if not match:
+        raise InvalidKey("expected a key of the form sha256/ab/<64 hex digits>/<32 hex digits>")
+    return f"sha256:{match[2]}"
+
+
+def is_key(key: str) -> bool:
+    """Whether `key` could be one of ours; a listing shows nothing else, whatever else lies in the bucket."""
+    return len(key) <= MAX_KEY_LENGTH and _KEY.fullmatch(key) is not None
+
+
+def check_key(key: str) -> None:
+    """Every backend's guard: 1 to 8 names of 1 to 64 lower-case letters and digits each, joined by "/"."""
+    if not is_key(key):
+        raise InvalidKey("expected 1 to 8 names of lower-case letters and digits, joined by /")
+
+
+def check_prefix(prefix: str) -> None:
+    """The beginning of a key, cut anywhere; "" is the beginning of all."""
+    if len(prefix) > MAX_KEY_LENGTH or not _PREFIX.fullmatch(prefix):
+        raise InvalidKey(
+            "expected the beginning of a key: names of lower-case letters and digits, joined by /"
+        )
