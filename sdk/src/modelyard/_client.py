@@ -1,0 +1,338 @@
+"""The client: one method per thing that can be done with a registry. Everything difficult happens elsewhere.
+
+publish, register      _capture / _formats  ->  _manifest  ->  _upload
+download               _cache               ->  _download
+everything else        one request          ->  _types
+"""
+
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from modelyard._errors import (
+    CaptureWarning,
+    InvalidPath,
+    ModelyardError,
+    UnexpectedAnswer,
+    UnsupportedModel,
+    api_error,
+)
+from modelyard._parallel import Progress
+from modelyard._ref import Ref, check_model, check_pointer, parse_ref
+from modelyard._types import Feed, Model, Move, Pointer, Promotion, ServerInfo, Signature, Variant, Version
+
+if TYPE_CHECKING:
+    import httpx2
+
+_PAGE = 100
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to one registry; usable as a context manager and from several threads.
+
+    `url` and `token` default to MODELYARD_URL and MODELYARD_TOKEN, then to what `modelyard login` stored, then to
+    http://127.0.0.1:7070 without a token; an empty `token` means none. `timeout_s` bounds each connect, read and write.
+    `transport` replaces the network (an httpx2 transport), for tests and unusual routes.
+
+    Every method raises ConnectionFailed when nothing answers, and ApiError (NotFound, Conflict, InvalidRequest,
+    Unauthorized) when the registry refuses.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        transport: "httpx2.BaseTransport | None" = None,
+    ) -> None:
+        from modelyard import _config
+        from modelyard._http import Http
+
+        self._config = _config.load(url, token)
+        self._http = Http(self._config, timeout_s=timeout_s, transport=transport)
+
+    @property
+    def url(self) -> str:
+        """The registry's address."""
+        return self._config.url
+
+    def __repr__(self) -> str:
+        return f"Client(url={self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The client cannot be used afterwards."""
+        self._http.close()
+
+    def publish(
+        self,
+        name: str,
+        model: Any,
+        *,
+        example: Any = None,
+        metrics: Mapping[str, float] | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Version:
+        """Make a fitted scikit-learn estimator the next version of `name`; a path is registered as by `register`.
+
+        `example`: a few rows as the estimator takes them (numpy array (rows, features) or pandas DataFrame). With it
+        the version gets a signature, a recorded answer for checking reloads, and an ONNX variant if the estimator can
+        be converted. What cannot be had is told by a CaptureWarning. Raises CaptureError and its kin for an estimator
+        that is not fitted, cannot be saved, or does not accept the example.
+        """
+        if isinstance(model, (str, os.PathLike)):
+            if not (example is None or isinstance(example, str)):
+                raise UnsupportedModel(
+                    "With a path, `example` is the path of a recorded example inside it, not data."
+                )
+            return self.register(
+                name,
+                model,
+                example=example,
+                metrics=metrics,
+                description=description,
+                tags=tags,
+                progress=progress,
+            )
+        import tempfile
+
+        from modelyard._capture import capture
+        from modelyard._manifest import collect
+
+        check_model(name)
+        with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+            captured = capture(model, example, Path(folder))
+            _warn(captured.notes)
+            facts = {
+                "format": captured.variants[0].format,
+                "variants": [variant.to_wire() for variant in captured.variants],
+                "signature": captured.signature and captured.signature.to_wire(),
+                "example": captured.example,
+                **_facts(metrics, description, tags),
+            }
+            return self._upload(name, Path(folder), collect(Path(folder), own=True), facts, progress)
+
+    def register(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 - the field's name on the wire and in Version
+        variants: Iterable[Variant] = (),
+        signature: Signature | None = None,
+        example: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Version:
+        """Make a file or directory the next version of `name`.
+
+        `format` is guessed from file names if not given: see docs/sdk.md. `example` is the path, inside the directory,
+        of a recorded V2 request and response. Raises InvalidPath, naming the file, for what cannot be part of a version
+        (links, special files, unsafe names), and IntegrityError if a file changes meanwhile.
+        """
+        from modelyard._formats import describe, guess
+        from modelyard._manifest import collect
+
+        check_model(name)
+        root = Path(path).expanduser()
+        if not root.exists():
+            raise InvalidPath(f"There is no file or directory {str(root)!r}.")
+        root = root.absolute()
+        files = collect(root)
+        given = tuple(variants)
+        described = describe(root, files, format or (given[0].format if given else guess(files)), given)
+        if signature is None:
+            signature = described.signature
+            _warn([described.note] if described.note else [])
+        facts = {
+            "format": described.format,
+            "variants": [variant.to_wire() for variant in described.variants],
+            "signature": signature and signature.to_wire(),
+            "example": example,
+            **_facts(metrics, description, tags),
+        }
+        return self._upload(name, root, files, facts, progress)
+
+    def _upload(
+        self, name: str, root: Path, files: Any, facts: dict[str, Any], progress: Progress | None
+    ) -> Version:
+        from modelyard._upload import upload
+
+        return _understand(Version.from_wire, upload(self._http, name, root, files, facts, progress))
+
+    def promote(
+        self,
+        name: str,
+        number: int,
+        to: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Promotion:
+        """Give version `number` the stage (production, staging, archived, none) or alias `to`.
+
+        With `expected_generation` it happens only if the pointer has not moved since (0: was never used), else Conflict
+        with code generation_conflict, whose `data` tells generation and number.
+        """
+        body = {"number": int(number), "to": to, "expected_generation": expected_generation, "reason": reason}
+        return _understand(
+            Promotion.from_wire,
+            self._http.send("POST", f"/api/v1/models/{check_model(name)}/promotions", body),
+        )
+
+    def rollback(
+        self,
+        name: str,
+        pointer: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Promotion:
+        """Return `pointer` to the version that it held before; Conflict (nothing_to_roll_back) if there is none."""
+        body = {"pointer": pointer, "expected_generation": expected_generation, "reason": reason}
+        return _understand(
+            Promotion.from_wire,
+            self._http.send("POST", f"/api/v1/models/{check_model(name)}/rollbacks", body),
+        )
+
+    def remove_alias(self, name: str, alias: str, *, expected_generation: int | None = None) -> Promotion:
+        """Let an alias point to nothing."""
+        path = f"/api/v1/models/{check_model(name)}/pointers/{check_pointer(alias)}"
+        params = {} if expected_generation is None else {"expected_generation": expected_generation}
+        return _understand(Promotion.from_wire, self._http.send("DELETE", path, params=params))
+
+    def resolve(self, ref: str | Ref) -> Version:
+        """The version that a reference names now; NotFound if there is none."""
+        ref = ref if isinstance(ref, Ref) else parse_ref(ref)
+        number = ref.number
+        if ref.pointer is not None:
+            number = self.pointer(ref.model, ref.pointer).number
+        if number is None:
+            raise api_error("pointer_vacant", 404, f"Nothing holds {str(ref)!r} at present.")
+        path = f"/api/v1/models/{check_model(ref.model)}/versions/{number}"
+        return _understand(Version.from_wire, self._http.get(path))
+
+    def pointer(self, name: str, pointer: str) -> Pointer:
+        """A stage or alias; NotFound if it was never used. Its `number` is None if nothing holds it now."""
+        path = f"/api/v1/models/{check_model(name)}/pointers/{check_pointer(pointer)}"
+        return _understand(Pointer.from_wire, self._http.get(path))
+
+    def model(self, name: str) -> Model:
+        """A model with its pointers."""
+        return _understand(Model.from_wire, self._http.get(f"/api/v1/models/{check_model(name)}"))
+
+    def models(self, search: str | None = None) -> Iterator[Model]:
+        """All models, or those whose name contains `search`; pages are fetched while iterating."""
+        return self._pages("/api/v1/models", Model.from_wire, {"search": search} if search else {})
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """All versions of a model, newest first; pages are fetched while iterating."""
+        return self._pages(f"/api/v1/models/{check_model(name)}/versions", Version.from_wire, {})
+
+    def history(self, name: str, pointer: str | None = None) -> Iterator[Move]:
+        """All moves of a model's pointers, or of one, newest first; pages are fetched while iterating."""
+        params = {"pointer": pointer} if pointer else {}
+        return self._pages(f"/api/v1/models/{check_model(name)}/history", Move.from_wire, params)
+
+    def download(
+        self,
+        ref_or_version: str | Ref | Version,
+        dest: str | os.PathLike[str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch a version's files; returns the directory that holds them.
+
+        `dest` must not exist or be empty; it appears complete and verified, or not at all. Without `dest` the verified
+        cache is used: treat what is there as read-only. Raises IntegrityError when bytes or the list of files are not
+        those that the version's digest promises, InvalidPath when the destination cannot be used.
+        """
+        version = ref_or_version if isinstance(ref_or_version, Version) else self.resolve(ref_or_version)
+        if dest is None:
+            from modelyard._cache import cached
+
+            return cached(self._http, version, self._config.home, progress)
+        from modelyard._download import download_into
+
+        return download_into(self._http, version, Path(dest).expanduser(), progress)
+
+    def events(self, since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:
+        """What happened after revision `since`, of all models or of `models`.
+
+        Answers at once when there is something, else after `wait_s` seconds at most (the registry allows 60) with no
+        events. Ask next with the `revision` of the answer. `info().revision` is where to begin.
+        """
+        params: dict[str, Any] = {"since": since, "wait": wait_s}
+        if chosen := [check_model(name) for name in models]:
+            params["model"] = chosen
+        return _understand(Feed.from_wire, self._http.get("/api/v1/events", params, wait_s=wait_s))
+
+    def info(self) -> ServerInfo:
+        """What the registry says about itself."""
+        return _understand(ServerInfo.from_wire, self._http.get("/api/v1"))
+
+    def _pages(self, path: str, read: Callable[[Any], T], params: dict[str, Any]) -> Iterator[T]:
+        after: str | None = None
+        while True:
+            page = self._http.get(path, params | {"limit": _PAGE} | ({"after": after} if after else {}))
+            items, following = _understand(
+                lambda wire: ([read(each) for each in wire["items"]], wire["next"]), page
+            )
+            yield from items
+            if following is None:
+                return
+            if following == after:
+                raise UnexpectedAnswer("The registry gave the same page twice.")
+            after = following
+
+
+def _understand(read: Callable[[Any], T], wire: Any) -> T:
+    try:
+        return read(wire)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnexpectedAnswer(
+            f"The registry's answer cannot be understood ({type(error).__name__}: {error}). Is it of this version?"
+        ) from error
+
+
+def _facts(
+    metrics: Mapping[str, float] | None, description: str, tags: Mapping[str, str] | None
+) -> dict[str, Any]:
+    # float(): numpy's numbers are not JSON's.
+    numbers = {name: float(value) for name, value in (metrics or {}).items()}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ModelyardError(f"Metric {name!r} is {value}, which JSON cannot carry: leave it out.")
+    return {
+        "description": description,
+        "metrics": numbers,
+        "tags": {k: str(v) for k, v in (tags or {}).items()},
+    }
+
+
+def _warn(notes: Iterable[str]) -> None:
+    """Issue CaptureWarnings that point to the first caller outside this package."""
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - warnings' own way of skipping frames came with Python 3.12
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "modelyard":
+        frame, level = frame.f_back, level + 1
+    for note in notes:
+        warnings.warn(note, CaptureWarning, stacklevel=level)

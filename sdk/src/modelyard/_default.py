@@ -1,0 +1,143 @@
+"""The functions of the module: the methods of one Client that is made on first use.
+
+Each has the signature of the method of the same name; a test compares them.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modelyard._client import Client
+from modelyard._parallel import Progress
+from modelyard._ref import Ref
+from modelyard._types import Feed, Model, Move, Pointer, Promotion, ServerInfo, Signature, Variant, Version
+
+_lock = threading.Lock()
+_made: list[Client] = []
+
+
+def _client() -> Client:
+    with _lock:
+        if not _made:
+            _made.append(Client())
+        return _made[0]
+
+
+def publish(
+    name: str,
+    model: Any,
+    *,
+    example: Any = None,
+    metrics: Mapping[str, float] | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Version:
+    """See Client.publish."""
+    return _client().publish(
+        name, model, example=example, metrics=metrics, description=description, tags=tags, progress=progress
+    )
+
+
+def register(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - as in Client.register
+    variants: Iterable[Variant] = (),
+    signature: Signature | None = None,
+    example: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Version:
+    """See Client.register."""
+    return _client().register(
+        name,
+        path,
+        format=format,
+        variants=variants,
+        signature=signature,
+        example=example,
+        metrics=metrics,
+        description=description,
+        tags=tags,
+        progress=progress,
+    )
+
+
+def promote(
+    name: str,
+    number: int,
+    to: str = "production",
+    *,
+    expected_generation: int | None = None,
+    reason: str = "",
+) -> Promotion:
+    """See Client.promote."""
+    return _client().promote(name, number, to, expected_generation=expected_generation, reason=reason)
+
+
+def rollback(
+    name: str, pointer: str = "production", *, expected_generation: int | None = None, reason: str = ""
+) -> Promotion:
+    """See Client.rollback."""
+    return _client().rollback(name, pointer, expected_generation=expected_generation, reason=reason)
+
+
+def remove_alias(name: str, alias: str, *, expected_generation: int | None = None) -> Promotion:
+    """See Client.remove_alias."""
+    return _client().remove_alias(name, alias, expected_generation=expected_generation)
+
+
+def resolve(ref: str | Ref) -> Version:
+    """See Client.resolve."""
+    return _client().resolve(ref)
+
+
+def pointer(name: str, pointer: str) -> Pointer:
+    """See Client.pointer."""
+    return _client().pointer(name, pointer)
+
+
+def model(name: str) -> Model:
+    """See Client.model."""
+    return _client().model(name)
+
+
+def models(search: str | None = None) -> Iterator[Model]:
+    """See Client.models."""
+    return _client().models(search)
+
+
+def versions(name: str) -> Iterator[Version]:
+    """See Client.versions."""
+    return _client().versions(name)
+
+
+def history(name: str, pointer: str | None = None) -> Iterator[Move]:
+    """See Client.history."""
+    return _client().history(name, pointer)
+
+
+def download(
+    ref_or_version: str | Ref | Version,
+    dest: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """See Client.download."""
+    return _client().download(ref_or_version, dest, progress=progress)
+
+
+def events(since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:
+    """See Client.events."""
+    return _client().events(since, wait_s=wait_s, models=models)
+
+
+def info() -> ServerInfo:
+    """See Client.info."""
+    return _client().info()

@@ -1,0 +1,209 @@
+"""HTTP, and nothing else: requests out, JSON or bytes back, foreign errors translated once.
+
+    path "/…"        ──>  the registry       with the token
+    absolute URL     ──>  an object store    by another client, which has no token that it could leak
+
+No redirect is followed and no answer is decompressed or read beyond a limit. Reading is repeated when the connection
+breaks or the server is briefly unavailable; anything else only when the request certainly did not arrive, or when the
+caller says that repeating does no harm.
+"""
+
+import contextlib
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from modelyard._config import Config
+from modelyard._errors import ApiError, ConnectionFailed, ModelyardError, UnexpectedAnswer, api_error
+from modelyard._version import __version__
+
+ATTEMPTS = 5
+FIRST_PAUSE_S = 0.2
+MAX_ANSWER = 64 << 20
+"""Bytes of JSON that are read at most: 10,000 files with presigned URLs are about a third of it."""
+MAX_PROBLEM = 64 << 10
+CHUNK = 1 << 20
+
+_CONNECT_S = 10.0
+_UNAVAILABLE = (502, 503, 504)
+# A proxy from the environment is for the world outside, never for this machine.
+_NO_PROXY: dict[str, None] = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
+
+Params = Mapping[str, str | int | list[str]]
+T = TypeVar("T")
+
+
+class Http:
+    """The connections to one registry and to the object stores that it points to. Safe to use from several threads."""
+
+    def __init__(
+        self, config: Config, *, timeout_s: float, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self._url = config.url
+        self._timeout_s = timeout_s
+        headers = {"User-Agent": f"modelyard/{__version__}", "Accept-Encoding": "identity"}
+        authorization = {"Authorization": f"Bearer {config.token}"} if config.token else {}
+        # Reading the trusted certificates takes 30 ms or more: once, for both.
+        tls = httpx2.create_ssl_context()
+        self._registry = httpx2.Client(
+            headers=headers | authorization, verify=tls, transport=transport, mounts=_NO_PROXY
+        )
+        self._elsewhere = httpx2.Client(headers=headers, verify=tls, transport=transport, mounts=_NO_PROXY)
+
+    def close(self) -> None:
+        self._registry.close()
+        self._elsewhere.close()
+
+    def get(self, path: str, params: Params | None = None, *, wait_s: float = 0.0) -> Any:
+        """GET JSON from the registry. `wait_s`: how long the answer may take beyond the timeout."""
+        return retrying(lambda: self._call("GET", path, params=params, wait_s=wait_s))
+
+    def send(
+        self, method: str, path: str, body: Any = None, *, params: Params | None = None,
+        wait_s: float = 0.0, repeatable: bool = False,
+    ) -> Any:  # fmt: skip
+        """Change something. `repeatable`: doing it twice is the same as once."""
+        return retrying(
+            lambda: self._call(method, path, json=body, params=params, wait_s=wait_s), repeatable=repeatable
+        )
+
+    def put(
+        self, url: str, chunks: Iterator[bytes], *, size: int, headers: Mapping[str, str], wait_s: float
+    ) -> None:
+        """PUT exactly `size` bytes to the registry or a store, once: the caller repeats it with new chunks."""
+        with self._open(
+            "PUT", url, content=chunks, headers={**headers, "Content-Length": str(size)}, wait_s=wait_s
+        ):
+            pass
+
+    @contextlib.contextmanager
+    def stream(self, url: str) -> Iterator[Iterator[bytes]]:
+        """GET bytes from the registry or a store, once: chunks as they arrive."""
+        with self._open("GET", url) as response:
+            yield response.iter_bytes(CHUNK)
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        with self._open(method, path, **options) as response:
+            content = _read(response, MAX_ANSWER)
+        if not content:
+            return None
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UnexpectedAnswer(
+                f"{self._url} did not answer with JSON. Is it a Modelyard registry?"
+            ) from error
+
+    @contextlib.contextmanager
+    def _open(
+        self, method: str, url: str, *, wait_s: float = 0.0, **options: Any
+    ) -> Iterator[httpx2.Response]:
+        own = url.startswith("/")
+        client, target = (self._registry, self._url + url) if own else (self._elsewhere, url)
+        # Presigned URLs are secrets until they expire: messages name the host only.
+        place = f"the registry at {self._url}" if own else f"the object store at {_origin(url)}"
+        try:
+            with client.stream(method, target, timeout=self._timeout(wait_s), **options) as response:
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    # Unpacked, a small answer can be of any size; and what is hashed are the bytes themselves.
+                    raise UnexpectedAnswer(f"{place} compresses its answers although it was asked not to.")
+                if not response.is_success:
+                    raise _registry_refused(response, place) if own else _store_refused(response, place)
+                yield response
+        except httpx2.TransportError as error:
+            raise ConnectionFailed(_unreachable(error, place, own=own)) from error
+        except (httpx2.InvalidURL, httpx2.RequestError) as error:
+            raise UnexpectedAnswer(f"{place} cannot be used: {error}.") from error
+
+    def _timeout(self, wait_s: float = 0.0) -> httpx2.Timeout:
+        return httpx2.Timeout(
+            self._timeout_s, connect=min(self._timeout_s, _CONNECT_S), read=self._timeout_s + wait_s
+        )
+
+
+def retrying(act: Callable[[], T], *, repeatable: bool = True) -> T:
+    """Call `act` until it succeeds, fails for good, or has failed ATTEMPTS times; waits a little longer each time."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return act()
+        except ModelyardError as error:
+            if not is_transient(error, repeatable=repeatable):
+                raise
+        # Jitter, so that many clients do not come back in step.
+        time.sleep(FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - no secret, only spread
+    return act()
+
+
+def is_transient(error: ModelyardError, *, repeatable: bool = True) -> bool:
+    """Whether the same request may succeed in a moment, and repeating it does no harm."""
+    if isinstance(error, ConnectionFailed):
+        # A timeout has cost its time once already.
+        again = repeatable and not isinstance(error.__cause__, httpx2.TimeoutException)
+        # No connection, so the request certainly did not arrive.
+        return again or isinstance(error.__cause__, httpx2.ConnectError)
+    if not (repeatable and isinstance(error, ApiError)):
+        return False
+    # S3 documents 500 as "try again"; a registry that answers it has a fault that will not go away.
+    return error.status in _UNAVAILABLE or (error.status, error.code) == (500, "store_refused")
+
+
+def _unreachable(error: httpx2.TransportError, place: str, *, own: bool) -> str:
+    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+        return f"{place} did not answer in time. A longer `timeout_s` may help, if it is only slow."
+    reason = str(error) or type(error).__name__
+    if not own:
+        return f"cannot reach {place}: {reason}. The registry sent us there: can this machine connect to it?"
+    return f"cannot reach {place}: {reason}. Is it running? Start one with `modelyard-registry serve`, or set MODELYARD_URL."
+
+
+def _registry_refused(response: httpx2.Response, place: str) -> ModelyardError:
+    """The error that a problem+json answer describes, or the best guess for an answer of another kind."""
+    if response.is_redirect:
+        return UnexpectedAnswer(
+            f"{place} points elsewhere, which is not followed: set MODELYARD_URL to the right address."
+        )
+    try:
+        problem = json.loads(_read(response, MAX_PROBLEM))
+        code, detail = str(problem.pop("code")), str(problem.pop("detail"))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, UnexpectedAnswer):
+        detail = (
+            f"{place} answered {response.status_code} {response.reason_phrase}. Is it a Modelyard registry?"
+        )
+        return api_error(f"http_{response.status_code}", response.status_code, detail)
+    data = {key: value for key, value in problem.items() if key not in ("type", "title", "status")}
+    return api_error(code, response.status_code, detail + _rules_broken(data.get("errors")), data)
+
+
+def _rules_broken(errors: object) -> str:
+    """Which field broke which rule, when the answer lists them."""
+    if not isinstance(errors, list):
+        return ""
+    told = [f"{each.get('location')}: {each.get('message')}" for each in errors if isinstance(each, dict)]
+    return f" [{'; '.join(told)}]" if told else ""
+
+
+def _store_refused(response: httpx2.Response, place: str) -> ModelyardError:
+    detail = f"{place} answered {response.status_code} {response.reason_phrase}."
+    return api_error("store_refused", response.status_code, detail)
+
+
+def _read(response: httpx2.Response, limit: int) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > limit:
+            raise UnexpectedAnswer(f"The answer is longer than {limit} bytes. Is it a Modelyard registry?")
+    return bytes(content)
+
+
+def _origin(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "an address that cannot be read"

@@ -1,0 +1,276 @@
+"""`modelyard`: the registry from a shell.
+
+    login URL                     store where the registry is, and the token for it
+    push NAME PATH                register a file or directory      (--promote: and give it a pointer)
+    promote REF | NAME VERSION    move a stage or alias             rollback NAME: move it back
+    pull REF [DEST]               fetch and verify
+    ls [MODEL]  show REF|MODEL  history MODEL
+
+For people: tables on stdout, progress on stderr. With --json (after the command's name): one JSON value on stdout.
+_shell.py says what becomes of errors.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import click
+
+from modelyard import _config, _shell
+from modelyard._client import Client
+from modelyard._errors import UnexpectedAnswer
+from modelyard._progress import progress_bar
+from modelyard._ref import parse_ref
+from modelyard._types import Version
+from modelyard._version import __version__
+
+
+def main() -> NoReturn:
+    """Entry point of the program."""
+    _shell.run_and_exit(app, sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command in this process and return its exit status."""
+    return _shell.run(app, arguments)
+
+
+def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, separator, content = value.partition("=")
+        if not (name and separator):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        pairs[name] = content
+    return pairs
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    try:
+        return {name: float(content) for name, content in _pairs(context, parameter, values).items()}
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+Command = Callable[..., None]
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(command)
+
+
+def _reason_option(command: Command) -> Command:
+    return click.option("--reason", default="", help="Why; kept in the history.")(command)
+
+
+def _expect_option(command: Command) -> Command:
+    help_text = "Only if the pointer is at this generation (0: never used)."
+    return click.option("--expect", type=click.IntRange(min=0), metavar="GENERATION", help=help_text)(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="modelyard")
+def app() -> None:
+    """Register, promote and fetch trained models.
+
+    REF is `model/3` (a version), `model@production` or `model@alias` (what it points to), or `model` (its production).
+    """
+
+
+@app.command()
+@click.argument("url")
+@click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
+@_json_option
+def login(url: str, token_stdin: bool, as_json: bool) -> None:
+    """Store where the registry is, and the token for it.
+
+    The token is asked for without showing it; without a terminal, none is used unless --token-stdin is given.
+    """
+    url, token = _config.check_url(url), ""
+    if token_stdin:
+        token = sys.stdin.readline().strip()
+    elif sys.stdin.isatty():
+        token = click.prompt(
+            "Token (empty if the registry has none)", default="", hide_input=True, show_default=False
+        )
+    with Client(url, token) as client:
+        info = client.info()
+    if info.service != "modelyard-registry":
+        raise UnexpectedAnswer(f"{url} is not a Modelyard registry.")
+    path = _config.save(url, token)
+    _answer(
+        as_json,
+        {"url": url, "config": str(path), "server": info},
+        lambda: click.echo(f"Logged in to {url} ({path})."),
+    )
+
+
+@app.command()
+@click.argument("name")
+@click.argument("path")
+@click.option("--format", "chosen_format", help="sklearn-skops, onnx, mlflow or files; guessed if not given.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER", callback=_numbers)
+@click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", callback=_pairs)
+@click.option("--description", default="")
+@click.option(
+    "--promote",
+    "pointer",
+    is_flag=False,
+    flag_value="production",
+    metavar="[POINTER]",
+    help="Promote it, too.",
+)
+@_json_option
+def push(
+    name: str,
+    path: str,
+    chosen_format: str | None,
+    metrics: dict[str, float],
+    tags: dict[str, str],
+    description: str,
+    pointer: str | None,
+    as_json: bool,
+) -> None:
+    """Register a file or directory as the next version of NAME."""
+    from modelyard._tables import printable, promotion_told, size
+
+    with Client() as client:
+        with progress_bar(f"push {name}", wanted=not as_json) as progress:
+            version = client.register(
+                name,
+                path,
+                format=chosen_format,
+                metrics=metrics,
+                description=description,
+                tags=tags,
+                progress=progress,
+            )
+        promotion = client.promote(name, version.number, pointer) if pointer else None
+
+    def tell() -> None:
+        click.echo(
+            printable(f"{name}/{version.number} {version.digest} ({version.format}, {size(version.size)})")
+        )
+        if promotion:
+            click.echo(promotion_told(promotion))
+
+    _answer(as_json, {"version": version, "promotion": promotion}, tell)
+
+
+@app.command()
+@click.argument("ref")
+@click.argument("version", type=click.IntRange(min=1), required=False)
+@click.option(
+    "--to", default="production", show_default=True, help="production, staging, archived, none or an alias."
+)
+@_expect_option
+@_reason_option
+@_json_option
+def promote(ref: str, version: int | None, to: str, expect: int | None, reason: str, as_json: bool) -> None:
+    """Give a version a stage or alias: `promote fraud/3`, `promote fraud 3`, `promote fraud@staging`."""
+    from modelyard._tables import promotion_told
+
+    parsed = parse_ref(ref)
+    if (version is None) == (ref == parsed.model):
+        raise click.UsageError(
+            "Name one version: `promote fraud/3`, `promote fraud 3` or `promote fraud@staging`."
+        )
+    with Client() as client:
+        number = version or parsed.number or client.resolve(parsed).number
+        promotion = client.promote(parsed.model, number, to, expected_generation=expect, reason=reason)
+    _answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
+
+
+@app.command()
+@click.argument("name")
+@click.option("--pointer", default="production", show_default=True, help="The stage or alias to move back.")
+@_expect_option
+@_reason_option
+@_json_option
+def rollback(name: str, pointer: str, expect: int | None, reason: str, as_json: bool) -> None:
+    """Return a pointer to the version that it held before."""
+    from modelyard._tables import promotion_told
+
+    with Client() as client:
+        promotion = client.rollback(name, pointer, expected_generation=expect, reason=reason)
+    _answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
+
+
+@app.command()
+@click.argument("ref")
+@click.argument("dest", required=False)
+@_json_option
+def pull(ref: str, dest: str | None, as_json: bool) -> None:
+    """Fetch and verify a version; prints the directory that holds it.
+
+    DEST must not exist or be empty. Without it, the verified cache is used: treat what is there as read-only.
+    """
+    with Client() as client:
+        version = client.resolve(ref)
+        with progress_bar(f"pull {version.model}/{version.number}", wanted=not as_json) as progress:
+            path = client.download(version, dest, progress=progress)
+    _answer(as_json, {"path": str(path), "version": version}, lambda: click.echo(str(path)))
+
+
+@app.command("ls")
+@click.argument("model", required=False)
+@_json_option
+def list_(model: str | None, as_json: bool) -> None:
+    """List the models, or the versions of one."""
+    from modelyard._tables import print_models, print_versions
+
+    with Client() as client:
+        if model is None:
+            models = list(client.models())
+            _answer(as_json, models, lambda: print_models(models))
+        else:
+            versions = list(client.versions(model))
+            _answer(as_json, versions, lambda: print_versions(versions))
+
+
+@app.command()
+@click.argument("ref", metavar="REF|MODEL")
+@_json_option
+def show(ref: str, as_json: bool) -> None:
+    """Show a version (REF with / or @), or a model."""
+    from modelyard._tables import print_model, print_version
+
+    parsed = parse_ref(ref)
+    with Client() as client:
+        found = client.model(parsed.model) if ref == parsed.model else client.resolve(parsed)
+    _answer(
+        as_json, found, lambda: print_version(found) if isinstance(found, Version) else print_model(found)
+    )
+
+
+@app.command()
+@click.argument("model")
+@click.option("--pointer", help="Only this stage or alias.")
+@_json_option
+def history(model: str, pointer: str | None, as_json: bool) -> None:
+    """Show who moved what, when and why, newest first."""
+    from modelyard._tables import print_history
+
+    with Client() as client:
+        moves = list(client.history(model, pointer))
+    _answer(as_json, moves, lambda: print_history(moves))
+
+
+def _answer(as_json: bool, value: Any, tell: Callable[[], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(value, default=_plain, indent=2))
+    else:
+        tell()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+
+
+if __name__ == "__main__":
+    main()
