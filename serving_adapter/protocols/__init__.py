@@ -1,0 +1,1 @@
+"""The wire protocols. None holds logic: decode, infer, encode."""

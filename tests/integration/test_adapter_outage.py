@@ -68,7 +68,9 @@ def test_an_adapter_that_starts_before_its_registry_waits_for_it(
 ) -> None:
     adapter = start_adapter(registry.url, "early")
     assert adapter.get("/v2/health/live").status == 200
-    wait_until(lambda: adapter.status("early")["last_error"] is not None, timeout_s=30, what="a first attempt")
+    wait_until(
+        lambda: adapter.status("early")["last_error"] is not None, timeout_s=30, what="a first attempt"
+    )
     ready = adapter.get("/v2/health/ready")
     assert ready.status == 503
     assert "cannot reach the registry" in ready.body["error"]

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from modelyard import Client
 
-from tests.servers.adapter import Adapter, Answer, Load, adapters, descendants, register_onnx, register_script, value
+from tests.servers.adapter import (
+    Adapter,
+    Answer,
+    Load,
+    adapters,
+    descendants,
+    register_onnx,
+    register_script,
+    value,
+)
 from tests.servers.ports import wait_until
 
 StartAdapter = Callable[..., Adapter]
@@ -27,7 +36,9 @@ def client(registry_url: str) -> Iterator[Client]:
         yield client
 
 
-def test_sigterm_under_load_fails_no_request(client: Client, start_adapter: StartAdapter, tmp_path: Path) -> None:
+def test_sigterm_under_load_fails_no_request(
+    client: Client, start_adapter: StartAdapter, tmp_path: Path
+) -> None:
     """Clients go on until they are told "not ready", as behind a load balancer; requests of 1 s are still inside then."""
     register_script(client, "term", tmp_path / "1", {"answer": 1, "predict_s": 1})
     client.promote("term", 1)
@@ -38,7 +49,9 @@ def test_sigterm_under_load_fails_no_request(client: Client, start_adapter: Star
         assert adapter.process is not None
         adapter.process.send_signal(signal.SIGTERM)
         wait_until(
-            lambda: adapter.get("/v2/health/ready").status == 503, timeout_s=5, what="the adapter not to be ready"
+            lambda: adapter.get("/v2/health/ready").status == 503,
+            timeout_s=5,
+            what="the adapter not to be ready",
         )
         assert adapter.get("/v2/health/live").status == 200
         last = threading.Thread(target=lambda: late.append(adapter.infer("term")))
@@ -63,7 +76,9 @@ def test_requests_inside_are_finished_although_there_is_no_drain_delay(
     clients = [threading.Thread(target=lambda: answers.append(adapter.infer("inside"))) for _ in range(6)]
     for each in clients:
         each.start()
-    wait_until(lambda: adapter.status("inside")["requests"] == 6, timeout_s=10, what="all requests to be inside")
+    wait_until(
+        lambda: adapter.status("inside")["requests"] == 6, timeout_s=10, what="all requests to be inside"
+    )
     assert adapter.stop() == 0
     for each in clients:
         each.join()

@@ -1,0 +1,59 @@
+"""What the adapter is told at its start. The command line (cli.py) is the only place that fills it in."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelyard import Ref, parse_ref
+
+from serving_adapter.runtimes import FORMATS
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Serve what `ref` names under the name `name`."""
+
+    name: str
+    ref: Ref
+
+    @classmethod
+    def parse(cls, text: str) -> "Following":
+        """Read REF or NAME=REF; raise modelyard.InvalidReference."""
+        name, separator, ref = text.rpartition("=")
+        parsed = parse_ref(ref)
+        return cls(parse_ref(name).model if separator else parsed.model, parsed)
+
+
+def half_of_memory() -> int:
+    """Half of the machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`models` empty means: the production version of every model in the registry.
+
+    `registry` None means: as the SDK finds it, which also finds the token; it never passes through here.
+    """
+
+    cache_dir: Path
+    registry: str | None = None
+    models: tuple[Following, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8080
+    formats: Mapping[str, str] = field(default_factory=lambda: dict(FORMATS))
+    prefer: tuple[str, ...] = ()
+    trusted_types: tuple[str, ...] = ()
+    load_timeout_s: float = 60.0
+    load_memory_bytes: int = field(default_factory=half_of_memory)
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    max_queue: int = 512
+    max_body_bytes: int = 64 * 2**20
+    drain_s: float = 0.5
+    poll_s: float = 60.0
+
+    @property
+    def preferred_formats(self) -> tuple[str, ...]:
+        """Every format that can be served, best first."""
+        return (*self.prefer, *(name for name in self.formats if name not in self.prefer))

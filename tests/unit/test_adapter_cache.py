@@ -1,0 +1,105 @@
+"""The cache trusts nothing that it finds, and nothing that somebody else could have put there."""
+
+import os
+from pathlib import Path
+
+import pytest
+from modelyard import Version
+
+from serving_adapter.cache import Cache
+from serving_adapter.errors import CandidateRejected, UnsafeDirectory
+from serving_adapter.upstream import Upstream
+from tests.unit.adapter_fakes import FakeClient, make_version
+
+CONTENTS = {"model.json": b"{}", "ä/b.bin": b"123", "a/b.bin": b"456"}
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.client = FakeClient()
+        self.version = make_version("m", 1, CONTENTS)
+        self.client.contents[self.version.digest] = CONTENTS
+        self.cache = Cache(root, Upstream(self.client, "http://registry"))
+        self.cache.prepare()
+
+    def fetch(self, version: Version | None = None) -> Path:
+        return self.cache.fetch(version or self.version)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "cache")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_a_version_is_fetched_once(bench: Bench) -> None:
+    assert contents(bench.fetch()) == CONTENTS
+    assert bench.fetch() == bench.fetch()
+    assert bench.client.asked == ["download 1"]
+
+
+def change(directory: Path) -> None:
+    (directory / "model.json").write_bytes(b"[]")
+
+
+def grow(directory: Path) -> None:
+    (directory / "more.py").write_bytes(b"import os")
+
+
+def shrink(directory: Path) -> None:
+    (directory / "model.json").unlink()
+
+
+def link(directory: Path) -> None:
+    content = (directory / "model.json").rename(directory.parent / "elsewhere")
+    (directory / "model.json").symlink_to(content)
+
+
+def link_folder(directory: Path) -> None:
+    folder = (directory / "a").rename(directory.parent / "folder")
+    (directory / "a").symlink_to(folder)
+
+
+def special(directory: Path) -> None:
+    os.mkfifo(directory / "pipe")
+
+
+@pytest.mark.parametrize("damage", [change, grow, shrink, link, link_folder, special])
+def test_what_was_damaged_on_disk_is_fetched_anew(bench: Bench, damage: object) -> None:
+    assert callable(damage)
+    damage(bench.fetch())
+    assert contents(bench.fetch()) == CONTENTS
+    assert bench.client.asked == ["download 1", "download 1"]
+
+
+def test_a_version_without_a_digest_is_refused(bench: Bench) -> None:
+    with pytest.raises(CandidateRejected, match="no digest"):
+        bench.fetch(make_version("m", 1, CONTENTS, digest="sha256:../../etc"))
+    assert bench.client.asked == []
+
+
+def test_a_link_in_place_of_the_cache_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "real")
+    with pytest.raises(UnsafeDirectory, match="--cache-dir"):
+        Bench(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("inside", ["", "versions"])
+def test_a_cache_that_others_may_write_to_is_refused(tmp_path: Path, inside: str) -> None:
+    directory = tmp_path / "cache" / inside
+    directory.mkdir(parents=True)
+    directory.chmod(0o777)
+    with pytest.raises(UnsafeDirectory):
+        Bench(tmp_path / "cache")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_somebody_elses_cache_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    os.chown(tmp_path / "cache", 65534, 65534)
+    with pytest.raises(UnsafeDirectory):
+        Bench(tmp_path / "cache")

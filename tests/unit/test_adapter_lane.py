@@ -1,0 +1,94 @@
+"""The lane: bounded, ordered by arrival, and the event loop stays free."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from serving_adapter.errors import Overloaded
+from serving_adapter.lane import Lane
+
+
+def in_lane(test: Callable[[Lane], Awaitable[None]], *, threads: int = 2, max_queue: int = 1000) -> None:
+    async def run() -> None:
+        lane = Lane(threads=threads, max_queue=max_queue)
+        try:
+            await test(lane)
+        finally:
+            lane.close()
+
+    asyncio.run(run())
+
+
+def test_results_and_errors_come_back_to_whoever_asked() -> None:
+    async def test(lane: Lane) -> None:
+        def fail() -> None:
+            raise ValueError("mine")
+
+        good = [lane.submit(lambda n=n: n * n) for n in range(500)]
+        bad = lane.submit(fail)
+        assert await asyncio.gather(*good) == [n * n for n in range(500)]
+        with pytest.raises(ValueError, match="mine"):
+            await bad
+
+    in_lane(test)
+
+
+def test_a_full_lane_refuses_at_once_and_takes_more_when_there_is_room() -> None:
+    async def test(lane: Lane) -> None:
+        gate = threading.Event()
+        waiting = [lane.submit(gate.wait) for _ in range(3)]
+        with pytest.raises(Overloaded):
+            lane.submit(gate.wait)
+        gate.set()
+        await asyncio.gather(*waiting)
+        assert await lane.submit(lambda: "room") == "room"
+
+    in_lane(test, threads=1, max_queue=2)
+
+
+def test_the_event_loop_is_free_while_the_lane_is_busy() -> None:
+    async def test(lane: Lane) -> None:
+        gate = threading.Event()
+        busy = lane.submit(gate.wait)
+        started = time.perf_counter()
+        await asyncio.sleep(0)
+        assert time.perf_counter() - started < 0.5
+        assert not busy.done()
+        gate.set()
+        await busy
+
+    in_lane(test, threads=1)
+
+
+def test_a_caller_that_gives_up_does_not_disturb_the_lane() -> None:
+    async def test(lane: Lane) -> None:
+        gate = threading.Event()
+        abandoned = lane.submit(gate.wait)
+        abandoned.cancel()
+        gate.set()
+        assert await lane.submit(lambda: "next") == "next"
+
+    in_lane(test, threads=1)
+
+
+def test_no_wake_up_is_lost_when_many_threads_finish_at_once() -> None:
+    """The threads coalesce their wake-ups; a lost one would leave a request hanging for ever."""
+
+    async def test(lane: Lane) -> None:
+        for _ in range(300):
+            await asyncio.wait_for(asyncio.gather(*(lane.submit(int) for _ in range(8))), timeout=10)
+
+    in_lane(test, threads=8)
+
+
+def test_closing_finishes_what_is_queued() -> None:
+    async def test() -> list[int]:
+        lane = Lane(threads=1, max_queue=10)
+        futures = [lane.submit(lambda n=n: n) for n in range(5)]
+        lane.close()
+        return await asyncio.gather(*futures)
+
+    assert asyncio.run(test()) == [0, 1, 2, 3, 4]
