@@ -1,4 +1,6 @@
 import gzip
+import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -241,12 +243,20 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_compressed_answer_is_not_unpacked() -> None:
-    client, asked = client_that_gets(
-        httpx2.Response(200, headers={"Content-Encoding": "gzip"}, content=gzip.compress(b"{}" * 9))
-    )
-    with pytest.raises(UnexpectedAnswer):
+    asked: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        packed = httpx2.ByteStream(gzip.compress(json.dumps(INFO).encode()))
+        return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=packed)
+
+    transport = httpx2.MockTransport(answer)
+    with (
+        Client(URL, TOKEN, transport=transport) as client,
+        pytest.raises(UnexpectedAnswer, match="compresses"),
+    ):
         client.info()
-    assert asked[0].headers["Accept-Encoding"] == "identity"
+    assert [each.headers["Accept-Encoding"] for each in asked] == ["identity"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -319,6 +329,20 @@ def test_a_presigned_url_is_a_secret_that_no_message_repeats(tmp_path: Any) -> N
             client.download(fake.version(), tmp_path / "fetched")
         assert "store.test" in str(caught.value)
         assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_presigned_url_is_a_secret_that_no_log_repeats(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """httpx2 logs every URL at level INFO."""
+    fake = FakeRegistry({"a": b"hello"})
+    fake.listed = [
+        {**fake.files[0].to_wire(), "url": f"{STORE}/bytes/a?X-Amz-Signature=s3cr3t&X-Amz-Expires=9"}
+    ]
+    with caplog.at_level(logging.DEBUG), fake.client() as client, fake.client():
+        client.download(fake.version(), tmp_path / "fetched")
+    assert f"HTTP Request: GET {STORE}/bytes/a?..." in caplog.text
+    assert "s3cr3t" not in caplog.text
 
 
 def test_pages_are_followed_to_the_end_and_never_in_a_circle() -> None:

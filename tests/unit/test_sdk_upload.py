@@ -1,4 +1,5 @@
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def fail_first(method: str, part: str, *failures: httpx2.Response | Exception) -
 @pytest.mark.parametrize("presigned", [False, True])
 def test_one_blob_is_retried_when_the_trouble_may_pass(folder: Path, failures: Any, presigned: bool) -> None:
     moved: list[int] = []
-    failures = [*failures, httpx2.Response(500)] if presigned else failures
+    failures = [httpx2.Response(500), *failures[:3]] if presigned else failures
     fake = FakeRegistry(presigned=presigned, before=fail_first("PUT", "/put/", *failures))
     with fake.client() as client:
         client.register("fraud", folder, progress=lambda done, _: moved.append(done))
@@ -205,22 +206,39 @@ def test_an_offer_that_makes_no_sense_is_not_understood(folder: Path, offer: Any
         client.register("fraud", folder)
 
 
-def test_a_stop_reaches_the_transfers_that_are_under_way(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One file fails for good; the others do not go on to their end."""
+def test_nobody_waits_for_what_was_not_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file fails for good; those that wait for a thread are given up at once."""
     for number in range(40):
         (folder / f"f{number}").write_bytes(os.urandom(10))
-
-    fake = FakeRegistry(
-        before=lambda request: problem(400, "size_mismatch") if request.method == "PUT" else None
-    )
+    fake = FakeRegistry(before=lambda r: problem(400, "size_mismatch") if r.method == "PUT" else None)
     monkeypatch.setattr(_parallel, "GRACE_S", 60.0)
     started = time.monotonic()
     with fake.client() as client, pytest.raises(modelyard.InvalidRequest):
         client.register("fraud", folder)
-    assert fake.asked("PUT", "/put/") < 20
     assert time.monotonic() - started < _parallel.GRACE_S / 2
+    assert fake.asked("POST", "/versions") == 0
+
+
+def test_a_failure_stops_the_others_between_two_pieces() -> None:
+    meter = _parallel.Meter(0, None)
+    working, gave_up = threading.Event(), threading.Event()
+
+    def act(task: str) -> None:
+        if task == "fails":
+            assert working.wait(10)
+            raise KeyError(task)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            working.set()
+            try:
+                meter.add(1)
+            except _parallel.Stopped:
+                gave_up.set()
+                raise
+
+    with pytest.raises(KeyError):
+        _parallel.in_parallel(act, ["fails", "works"], meter.stop)
+    assert gave_up.is_set()
 
 
 def test_a_file_leaves_the_disk_in_pieces_of_one_mebibyte(tmp_path: Path) -> None:

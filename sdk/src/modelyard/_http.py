@@ -10,6 +10,7 @@ caller says that repeating does no harm.
 
 import contextlib
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,7 @@ class Http:
             headers=headers | authorization, verify=tls, transport=transport, mounts=_NO_PROXY
         )
         self._elsewhere = httpx2.Client(headers=headers, verify=tls, transport=transport, mounts=_NO_PROXY)
+        logging.getLogger("httpx2").addFilter(_hide_signatures)
 
     def close(self) -> None:
         self._registry.close()
@@ -199,6 +201,18 @@ def _read(response: httpx2.Response, limit: int) -> bytes:
         if len(content) > limit:
             raise UnexpectedAnswer(f"The answer is longer than {limit} bytes. Is it a Modelyard registry?")
     return bytes(content)
+
+
+def _hide_signatures(record: logging.LogRecord) -> bool:
+    """A filter: httpx2 logs whole URLs, but whoever has a presigned one needs no token until it expires."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            each.copy_with(query=b"...")
+            if isinstance(each, httpx2.URL) and b"ignature" in each.query
+            else each
+            for each in record.args
+        )
+    return True
 
 
 def _origin(url: str) -> str:
