@@ -26,7 +26,7 @@ from modelyard._version import __version__
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.2
 MAX_ANSWER = 64 << 20
-"""Bytes of JSON that are read at most: 10,000 files with presigned URLs are about a third of it."""
+"""Bytes of JSON that are read at most: 4,096 files with presigned URLs are about an eighth of it."""
 MAX_PROBLEM = 64 << 10
 CHUNK = 1 << 20
 

@@ -22,7 +22,7 @@ SCHEMA = "modelyard.manifest/1"
 RESERVED = "modelyard"
 """The folder inside a version that holds what this package writes itself."""
 
-MAX_FILES = 10_000
+MAX_FILES = 4096
 MAX_PATH_BYTES = 1024
 MAX_SEGMENTS = 64
 MAX_SEGMENT_BYTES = 255
