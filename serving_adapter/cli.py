@@ -10,7 +10,7 @@ from modelyard import InvalidReference, ModelyardError
 from serving_adapter import app, logs
 from serving_adapter.errors import AdapterError
 from serving_adapter.runtimes import FORMATS
-from serving_adapter.settings import Following, Settings, half_of_memory
+from serving_adapter.settings import Following, Settings, half_of_memory, usable_cpus
 
 
 def _following(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[Following, ...]:
@@ -55,7 +55,7 @@ def _cache_dir() -> Path:
 )
 @click.option("--load-memory-bytes", default=half_of_memory, type=click.IntRange(1), show_default="half of the machine's",
               help="Memory that loading a version may take.")  # fmt: skip
-@click.option("--threads", default=lambda: os.cpu_count() or 1, type=click.IntRange(1), show_default="one per CPU",
+@click.option("--threads", default=usable_cpus, type=click.IntRange(1), show_default="one per CPU",
               help="Requests that are worked on at the same time.")  # fmt: skip
 @click.option(
     "--max-queue", default=512, type=click.IntRange(0), help="Requests that may wait; more get 503."

@@ -57,7 +57,7 @@ class Followers:
             if (follower.ref.model, follower.ref.pointer) == (model, pointer):
                 follower.wake()
 
-    def each(self, do: Callable[[Follower], None]) -> None:
+    def each(self, do: Callable[[Follower], object]) -> None:
         for follower in self._followers.values():
             do(follower)
 

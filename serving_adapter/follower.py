@@ -23,7 +23,7 @@ from modelyard import ModelyardError, Ref, Version
 from serving_adapter.backoff import Backoff, spread
 from serving_adapter.errors import CandidateRejected, LoaderBroken
 from serving_adapter.prepare import Workshop
-from serving_adapter.slot import Slot
+from serving_adapter.slot import Slot, Snapshot
 from serving_adapter.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Follower:
         self._upstream = upstream
         self._workshop = workshop
         self._settled = _UNSETTLED
+        self._anew = False
         self._wanted = threading.Event()
         self._stopped = False
         self._backoff = Backoff()
@@ -62,8 +63,8 @@ class Follower:
         self._wanted.set()
 
     def forget(self) -> None:
-        """The registry has started anew: whatever the pointer says next is news."""
-        self._settled = _UNSETTLED
+        """The registry has started anew: whatever the pointer says next is news, even to a step that is under way."""
+        self._anew = True
         self.wake()
 
     def stop(self) -> None:
@@ -100,23 +101,15 @@ class Follower:
 
     def catch_up(self) -> None:
         """One pass of the drawing above; raises what may be tried again."""
+        if self._anew:
+            self._anew, self._settled = False, _UNSETTLED
         target = self._read()
         if target.generation <= self._settled:
             return
         if target.number is None:
-            self._keep(
-                target,
-                f"nothing holds {self.ref}" + (", the last version stays" if self.slot.current else ""),
-            )
-            return
-        version = self._upstream.version(self.ref.model, target.number)
-        if _is(self.slot.current, version):
-            self._keep(target)
-        elif _is(self.slot.previous, version):
-            self.slot.swap_back(target.generation)
-            self._settle(target, "swapped back to version %d", version.number)
+            self._vacate(target)
         else:
-            self._replace(version, target)
+            self._serve(self._upstream.version(self.ref.model, target.number), target)
 
     def _read(self) -> Target:
         if self.ref.number is not None:
@@ -124,22 +117,45 @@ class Follower:
         pointer = self._upstream.pointer(self.ref.model, str(self.ref.pointer))
         return Target(pointer.number, pointer.generation)
 
-    def _keep(self, target: Target, note: str | None = None) -> None:
+    def _vacate(self, target: Target) -> None:
+        note = f"nothing holds {self.ref}" + (", the last version stays" if self.slot.current else "")
+        log.warning("model %s: %s", self.slot.name, note)
         self.slot.keep(target.generation, note)
-        self._settle(target, "%s", note or "what the pointer names is already in service")
+        self._settled = target.generation
+
+    def _serve(self, version: Version, target: Target) -> None:
+        if _is(self.slot.current, version):
+            self.slot.keep(target.generation)
+            self._settled = target.generation
+        elif _is(self.slot.previous, version):
+            self.slot.swap_back(target.generation)
+            self._settled = target.generation
+            log.info("model %s: swapped back to version %d", self.slot.name, version.number)
+        else:
+            self._replace(version, target)
 
     def _replace(self, version: Version, target: Target) -> None:
         try:
             snapshot = self._workshop.prepare(version, lambda phase: self.slot.trying(version.number, phase))
         except CandidateRejected as error:
             self.slot.failed(version.number, error.phase, str(error), retrying=False)
-            self._settle(target, "version %d rejected (%s): %s", version.number, error.phase, error)
+            self._settled = target.generation
+            log.warning(
+                "model %s: version %d rejected (%s): %s", self.slot.name, version.number, error.phase, error
+            )
             return
         if self._went_back(target):
             snapshot.model.close()
             return
         self.slot.swap(snapshot, target.generation)
-        self._settle(target, "serves version %d (%s, %s)", version.number, snapshot.format, snapshot.digest)
+        self._settled = target.generation
+        log.info(
+            "model %s: serves version %d (%s, %s)",
+            self.slot.name,
+            version.number,
+            snapshot.format,
+            snapshot.digest,
+        )
 
     def _went_back(self, target: Target) -> bool:
         """Whether the pointer has moved back to what is current while the candidate was being prepared."""
@@ -151,10 +167,6 @@ class Follower:
             return False
         return now.generation > target.generation and now.number == self.slot.current.version
 
-    def _settle(self, target: Target, message: str, *values: object) -> None:
-        self._settled = target.generation
-        log.info("model %s: " + message, self.slot.name, *values)  # noqa: G003 - the parts are ours, the values are not
-
     def _will_retry(self, message: str) -> None:
         if not (self._failing or self._stopped):  # once, not at each attempt
             log.warning("model %s: cannot be brought up to date, trying on: %s", self.slot.name, message)
@@ -163,7 +175,6 @@ class Follower:
         self.slot.failed(version, "registry" if version is None else "fetch", message, retrying=True)
 
 
-def _is(snapshot: object, version: Version) -> bool:
-    """The same version of the same registry: numbers never change hands, but a registry may have been replaced."""
-    held = (getattr(snapshot, "version", None), getattr(snapshot, "digest", None))
-    return held == (version.number, version.digest)
+def _is(snapshot: Snapshot | None, version: Version) -> bool:
+    """By number and digest: a number never gets other content, but a registry may have been replaced by another."""
+    return snapshot is not None and (snapshot.version, snapshot.digest) == (version.number, version.digest)

@@ -143,7 +143,7 @@ class Loader:
 
 def _answers(conversation: socket.socket) -> Generator[Message]:
     """What the fork server and the child say, until one of them hangs up; never ends without a verdict."""
-    with conversation.makefile("rb") as lines:
+    with conversation.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
         for line in lines:
             yield msgspec.json.decode(line, type=Message)
     raise LoaderBroken("the loader's process ended while it tried a candidate")

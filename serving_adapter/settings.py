@@ -30,6 +30,11 @@ def half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def usable_cpus() -> int:
+    """Of the machine's CPUs, how many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`models` empty means: the production version of every model in the registry.
@@ -47,7 +52,7 @@ class Settings:
     trusted_types: tuple[str, ...] = ()
     load_timeout_s: float = 60.0
     load_memory_bytes: int = field(default_factory=half_of_memory)
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=usable_cpus)
     max_queue: int = 512
     max_body_bytes: int = 64 * 2**20
     drain_s: float = 0.5

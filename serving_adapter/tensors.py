@@ -171,7 +171,9 @@ def _to_array(tensor: JsonTensor, dtype: np.dtype[Any], values: list[Any]) -> Ar
     try:
         return np.array(values, dtype=dtype)
     except OverflowError as error:
-        raise BadInput(f"tensor '{tensor.name}': a value is outside the range of {tensor.datatype}") from error
+        raise BadInput(
+            f"tensor '{tensor.name}': a value is outside the range of {tensor.datatype}"
+        ) from error
     except ValueError as error:
         raise BadInput(f"tensor '{tensor.name}': the nested lists are not all equally long") from error
 

@@ -12,7 +12,7 @@ not advertised; a client that would like binary outputs gets JSON, which the pro
 Protocol: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
 
-import uuid
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -149,7 +149,7 @@ class OipRest:
         content = Result(
             model_name=name,
             model_version=str(snapshot.version),
-            id=request.id or str(uuid.uuid4()),
+            id=request.id or secrets.token_hex(16),
             outputs=[_output(*output) for output in result.outputs.items()],
         )
         names = (("modelyard-version", content.model_version), ("modelyard-digest", snapshot.digest))

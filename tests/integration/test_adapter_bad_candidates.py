@@ -1,5 +1,6 @@
 """Bad versions are promoted while clients keep asking: the old version answers, and the status says what is wrong."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_a_rejected_version_is_tried_again_when_it_is_promoted_again(
     repaired = tmp_path / "repaired"
     variants = (Variant(FORMAT, "model.json"),)
     (tmp_path / "2").mkdir()
-    (tmp_path / "2" / "model.json").write_text('{"answer": 2, "needs": "%s"}' % repaired)
+    (tmp_path / "2" / "model.json").write_text(json.dumps({"answer": 2, "needs": str(repaired)}))
     client.register(model, tmp_path / "2", format=FORMAT, variants=variants, signature=X_TO_Y)
     adapter = start_adapter(client.url, model)
     adapter.wait_ready()

@@ -44,6 +44,16 @@ def scripted(folder: Path, script: dict[str, Any], *, y: float | None = None) ->
     return Candidate(str(folder), "model.json", FORMATS["scripted"], example)
 
 
+def fork_server(loader: Loader) -> int:
+    assert loader._process is not None
+    return loader._process.pid
+
+
+def children(loader: Loader) -> set[int]:
+    """The processes in which candidates are being tried."""
+    return descendants(fork_server(loader))
+
+
 def test_a_good_candidate_is_accepted(loader: Loader, tmp_path: Path) -> None:
     loader.check(scripted(tmp_path, {"answer": 3}, y=3))
 
@@ -105,9 +115,9 @@ def test_a_runtime_that_is_not_there_is_rejected(loader: Loader, tmp_path: Path)
 
 
 def test_a_candidate_that_hangs_is_ended(impatient: Loader, tmp_path: Path) -> None:
-    with pytest.raises(CandidateRejected, match="did not finish within 0.5 s"):
+    with pytest.raises(CandidateRejected, match=r"did not finish within 0\.5 s"):
         impatient.check(scripted(tmp_path, {"load": "hang"}))
-    wait_until(lambda: len(descendants(os.getpid())) <= 2, timeout_s=10, what="the child to be gone")
+    wait_until(lambda: not children(impatient), timeout_s=10, what="the child to be gone")
     impatient.check(scripted(tmp_path, {"answer": 1}))
 
 
@@ -140,62 +150,75 @@ def test_a_candidate_sees_neither_our_secrets_nor_our_directory(
 
 def test_a_killed_fork_server_is_started_again(tmp_path: Path) -> None:
     loader = Loader([], timeout_s=20, memory_bytes=GIB)
-    before = descendants(os.getpid())
     try:
         loader.check(scripted(tmp_path, {"answer": 1}))
-        for pid in descendants(os.getpid()) - before:
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not descendants(os.getpid()) - before, timeout_s=10, what="the fork server to die")
+        first = fork_server(loader)
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
         loader.check(scripted(tmp_path, {"answer": 1}))
+        assert fork_server(loader) != first
     finally:
         loader.close()
+
+
+class Hanging:
+    """A candidate that hangs in its child; `outcome` is what the loader says about it in the end."""
+
+    def __init__(self, loader: Loader, folder: Path) -> None:
+        self.outcome: list[Exception] = []
+        self._loader = loader
+        self._candidate = scripted(folder, {"load": "hang"})
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        wait_until(self._has_begun, timeout_s=30, what="the child")
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def _has_begun(self) -> bool:
+        return self._loader._process is not None and bool(children(self._loader))
+
+    def _run(self) -> None:
+        try:
+            self._loader.check(self._candidate)
+        except (CandidateRejected, LoaderBroken) as error:
+            self.outcome.append(error)
 
 
 def test_when_the_loader_dies_the_candidate_is_not_blamed(tmp_path: Path) -> None:
-    """It may be tried again: nothing is known about it."""
+    """It may be tried again: nothing is known about it. And its child is gone too."""
     loader = Loader([], timeout_s=20, memory_bytes=GIB)
-    before = descendants(os.getpid())
-    outcome: list[BaseException] = []
-
-    def check() -> None:
-        try:
-            loader.check(scripted(tmp_path, {"load": "hang"}))
-        except LoaderBroken as error:
-            outcome.append(error)
-
     try:
-        thread = threading.Thread(target=check)
-        thread.start()
-        wait_until(lambda: len(descendants(os.getpid()) - before) == 2, timeout_s=30, what="the child")
-        os.kill(min(descendants(os.getpid()) - before), signal.SIGKILL)
-        thread.join(20)
+        hanging = Hanging(loader, tmp_path)
+        orphans = children(loader)
+        os.kill(fork_server(loader), signal.SIGKILL)
+        hanging.join()
     finally:
         loader.close()
-    assert outcome
-    assert not descendants(os.getpid()) - before
+    assert [type(error) for error in hanging.outcome] == [LoaderBroken]
+    wait_until(lambda: not orphans & descendants(1), timeout_s=10, what="the child to be gone")
 
 
 def test_closing_ends_every_child(tmp_path: Path) -> None:
     loader = Loader([], timeout_s=60, memory_bytes=GIB)
-    before = descendants(os.getpid())
-    hanging = threading.Thread(target=lambda: pytest.raises(LoaderBroken, loader.check, candidate))
-    candidate = scripted(tmp_path, {"load": "hang"})
-    hanging.start()
-    wait_until(lambda: len(descendants(os.getpid()) - before) == 2, timeout_s=30, what="the child")
+    hanging = Hanging(loader, tmp_path)
+    processes = {fork_server(loader), *children(loader)}
     loader.close()
-    hanging.join(20)
-    wait_until(lambda: not descendants(os.getpid()) - before, timeout_s=10, what="every child to be gone")
+    hanging.join()
+    assert [type(error) for error in hanging.outcome] == [LoaderBroken]
+    wait_until(lambda: not processes & descendants(1), timeout_s=10, what="every child to be gone")
     with pytest.raises(LoaderBroken, match="stopping"):
-        loader.check(candidate)
+        loader.check(scripted(tmp_path, {"answer": 1}))
 
 
 def test_no_child_is_left_and_nothing_is_open_after_many_candidates(loader: Loader, tmp_path: Path) -> None:
     def state() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), len(descendants(os.getpid()))
+        return len(list(Path("/proc/self/fd").iterdir())), len(children(loader))
 
     candidate = scripted(tmp_path, {"answer": 1})
     loader.check(candidate)
-    wait_until(lambda: len(descendants(os.getpid())) == 1, timeout_s=10, what="the child to be reaped")
+    wait_until(lambda: not children(loader), timeout_s=10, what="the child to be reaped")
     before = state()
     for _ in range(30):
         loader.check(candidate)

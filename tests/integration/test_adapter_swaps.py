@@ -84,12 +84,9 @@ def test_reloading_leaks_nothing(client: Client, start_adapter: StartAdapter, tm
             assert value(adapter.infer("leaks")) == number
 
     def counts() -> tuple[int, int, int]:
-        process = f"/proc/{adapter.pid}"
-        return (
-            len(os.listdir(f"{process}/task")),
-            len(os.listdir(f"{process}/fd")),
-            len(descendants(adapter.pid)),
-        )
+        process = Path(f"/proc/{adapter.pid}")
+        threads, files = (len(list((process / kind).iterdir())) for kind in ("task", "fd"))
+        return threads, files, len(descendants(adapter.pid))
 
     def settled(expected: tuple[int, int, int]) -> bool:
         return all(now <= then for now, then in zip(counts(), expected, strict=True))

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from modelyard import Client, Signature, Tensor, Variant, Version
@@ -153,7 +154,7 @@ class Adapter:
         assert self.process is not None
         assert self.process.poll() is None, self.log
         try:
-            return self.get("/v2/health/live").body == {"live": True}
+            return self.get("/v2/health/live").status == 200
         except OSError:
             return False
 
@@ -169,7 +170,7 @@ class Load:
         self.answers: list[Answer] = []
         self.errors: list[str] = []
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         wait_until(lambda: bool(self.answers or self.errors), timeout_s=30, what="a first answer")
@@ -260,7 +261,7 @@ def register_onnx(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(adding_onnx(constant, ballast))
     write_example(folder, 1.0 + constant)
-    facts = {"signature": X_TO_Y, "example": "example.json"} | facts
+    facts = {"signature": X_TO_Y, "example": "example.json", **facts}
     return client.register(model, folder, variants=(Variant("onnx", "model.onnx"),), **facts)
 
 
@@ -297,10 +298,11 @@ def adding_onnx(constant: float, ballast: int = 1) -> bytes:
 @contextlib.contextmanager
 def adapters(home: Path) -> Iterator[Callable[..., Adapter]]:
     """Start adapters: `start(registry_url, "model@champion", drain_s=1)`; none outlives the block."""
+    numbers = itertools.count()
     with contextlib.ExitStack() as stack:
 
         def start(registry: str, *models: str, **settings: Any) -> Adapter:
-            adapter = Adapter(registry, home / f"adapter-{len(stack._exit_callbacks)}", models, settings)
+            adapter = Adapter(registry, home / f"adapter-{next(numbers)}", models, settings)
             stack.callback(adapter.kill)
             return adapter.start()
 

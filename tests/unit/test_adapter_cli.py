@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 from modelyard import InvalidReference, Ref
 
-from serving_adapter import cli, logs
+from serving_adapter import app, cli, logs
 from serving_adapter.errors import UnsafeDirectory
+from serving_adapter.protocols import status
 from serving_adapter.settings import Following, Settings
 
 
@@ -19,8 +20,8 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     """The settings with which the program would have run."""
     seen: list[Settings] = []
 
-    monkeypatch.setattr(cli.app, "run", seen.append)
-    monkeypatch.setattr(cli.logs, "configure", lambda **_: None)
+    monkeypatch.setattr(app, "run", seen.append)
+    monkeypatch.setattr(logs, "configure", lambda **_: None)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     return seen
 
@@ -40,8 +41,18 @@ def test_with_nothing_said_it_follows_everything_on_loopback(given: list[Setting
 
 def test_options_become_settings(given: list[Settings]) -> None:
     result = invoke(
-        *"--registry http://r --model fraud --model live=fraud@champion --model old=fraud/3 --port 9 --threads 3".split(),
-        *"--prefer sklearn-skops --trust-type a.B --load-timeout-s 5 --max-queue 0 --drain-s 0".split(),
+        *(
+            "--registry",
+            "http://r",
+            "--model",
+            "fraud",
+            "--model",
+            "live=fraud@champion",
+            "--model",
+            "old=fraud/3",
+        ),
+        *("--prefer", "sklearn-skops", "--trust-type", "a.B", "--port", "9", "--threads", "3"),
+        *("--load-timeout-s", "5", "--max-queue", "0", "--drain-s", "0"),
     )
     assert result.exit_code == 0, result.output
     assert given[0].models == (
@@ -87,7 +98,7 @@ def test_what_prevents_the_start_is_one_line(given: list[Settings], monkeypatch:
     def run(_: Settings) -> None:
         raise UnsafeDirectory("the cache is a link")
 
-    monkeypatch.setattr(cli.app, "run", run)
+    monkeypatch.setattr(app, "run", run)
     result = invoke()
     assert (result.exit_code, result.output) == (1, "Error: the cache is a link\n")
     assert not given
@@ -115,3 +126,10 @@ def test_a_json_line_is_json() -> None:
         json.loads(line).items()
         >= {"level": "info", "logger": "serving_adapter.x", "message": "model a\n"}.items()
     )
+
+
+def test_the_documentation_has_every_option_and_path() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    options = {option for parameter in cli.main.params for option in parameter.opts}
+    assert {option for option in options if f"`{option}" not in documented} == {"--version"}
+    assert not [path for path in status.PATHS if path not in documented]

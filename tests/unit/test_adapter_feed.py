@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelyard import parse_ref
+from modelyard import ServerInfo, parse_ref
 
 from serving_adapter.cache import Cache
 from serving_adapter.feed import FeedReader, Followers
@@ -113,8 +113,13 @@ def test_the_revision_is_noted_before_the_pointers_are_read(
 ) -> None:
     """Otherwise a promotion between the two would be heard of only at the next slow poll."""
     order: list[str] = []
-    told = named.client.info()
-    monkeypatch.setattr(named.client, "info", lambda: order.append("revision") or told)
+    info = named.client.info
+
+    def note() -> ServerInfo:
+        order.append("revision")
+        return info()
+
+    monkeypatch.setattr(named.client, "info", note)
     monkeypatch.setattr(Follower, "wake", lambda _: order.append("pointers"))
     named.feed.step()
     assert order == ["revision", "pointers"]

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_results_and_errors_come_back_to_whoever_asked() -> None:
         def fail() -> None:
             raise ValueError("mine")
 
-        good = [lane.submit(lambda n=n: n * n) for n in range(500)]
+        good = [lane.submit(partial(pow, n, 2)) for n in range(500)]
         bad = lane.submit(fail)
         assert await asyncio.gather(*good) == [n * n for n in range(500)]
         with pytest.raises(ValueError, match="mine"):
@@ -87,8 +88,8 @@ def test_no_wake_up_is_lost_when_many_threads_finish_at_once() -> None:
 def test_closing_finishes_what_is_queued() -> None:
     async def test() -> list[int]:
         lane = Lane(threads=1, max_queue=10)
-        futures = [lane.submit(lambda n=n: n) for n in range(5)]
+        futures = [lane.submit(partial(abs, n)) for n in range(5)]
         lane.close()
-        return await asyncio.gather(*futures)
+        return [await future for future in futures]
 
     assert asyncio.run(test()) == [0, 1, 2, 3, 4]

@@ -74,7 +74,7 @@ def test_an_id_is_made_when_none_is_given() -> None:
     ],
 )
 def test_what_clients_add_does_not_matter(more: dict[str, Any]) -> None:
-    """tritonclient asks for binary outputs unless told otherwise; a JSON answer is legal then."""
+    """Some, tritonclient among them, ask for binary outputs unless told otherwise; JSON is a legal answer."""
     assert json.loads(infer({"inputs": [X]} | more).body)["outputs"][0]["data"] == [7, 7]
 
 
@@ -167,9 +167,10 @@ JSON = st.recursive(
 )
 def test_no_tensor_causes_anything_but_an_answer_or_a_bad_request(tensor: dict[str, Any]) -> None:
     try:
-        assert infer({"inputs": [tensor]}).status == 200
+        response = infer({"inputs": [tensor]})
     except BadInput as error:
-        assert refusal(error).status == 400
+        response = refusal(error)
+    assert response.status in (200, 400)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 def arrays(draw: st.DrawFn) -> Array:
     dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
     shape = draw(nps.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4))
-    finite = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
-    elements = TEXT if dtype.kind == "O" else nps.from_dtype(dtype, **finite)
+    elements = TEXT if dtype.kind == "O" else nps.from_dtype(dtype, allow_nan=False, allow_infinity=False)
     return draw(nps.arrays(dtype, shape, elements=elements))
 
 
