@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,12 +30,18 @@ INFER = "/v2/models/http/infer"
 
 
 @pytest.fixture(scope="module")
-def adapter(registry_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
-    """Serves `http` (quick) and `http-slow` (1 s per request) with one thread and room for two more requests."""
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file exists, `http-slow` does not answer."""
+    return tmp_path_factory.mktemp("gate") / "closed"
+
+
+@pytest.fixture(scope="module")
+def adapter(registry_url: str, gate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
+    """Serves `http`, and `http-slow` which waits for its gate, with one thread and room for two more requests."""
     folder = tmp_path_factory.mktemp("adapter")
     with Client(registry_url, "") as client:
         register_onnx(client, "http", folder / "quick", 1)
-        register_script(client, "http-slow", folder / "slow", {"answer": 1, "predict_s": 1})
+        register_script(client, "http-slow", folder / "slow", {"answer": 1, "closed": str(gate)})
         for model in ("http", "http-slow"):
             client.promote(model, 1)
     with adapters(folder) as start:
@@ -217,27 +222,27 @@ def test_clients_that_hang_up_do_no_harm(adapter: Adapter) -> None:
     assert "Traceback" not in adapter.log
 
 
-def test_when_too_many_wait_the_next_is_refused_at_once_and_health_still_answers(adapter: Adapter) -> None:
-    """One at work, two waiting; the fourth gets 503 and when to come back. Nobody else is affected."""
+def test_when_too_many_wait_the_others_are_refused_at_once_and_health_still_answers(
+    adapter: Adapter, gate: Path
+) -> None:
+    """Of six, one is at work and two wait; three get 503 and when to come back. Nobody else is affected."""
     answers: list[Answer] = []
-    clients = [threading.Thread(target=lambda: answers.append(adapter.infer("http-slow"))) for _ in range(3)]
-    for each in clients:
-        each.start()
-
-    def full() -> bool:
-        return adapter.infer("http").status == 503
-
-    wait_until(full, timeout_s=5, what="the queue to be full")
-    started = time.monotonic()
-    refused = adapter.infer("http-slow")
-    assert_error(refused, 503, "as many as may")
-    assert refused.headers["retry-after"] == "1"
-    assert adapter.get("/v2/health/live").status == 200
-    assert adapter.get("/status").status == 200
-    assert time.monotonic() - started < 0.5
-    for each in clients:
-        each.join()
-    assert [value(answer) for answer in answers] == [1, 1, 1]
+    clients = [threading.Thread(target=lambda: answers.append(adapter.infer("http-slow"))) for _ in range(6)]
+    gate.touch()
+    try:
+        for each in clients:
+            each.start()
+        wait_until(lambda: len(answers) == 3, timeout_s=30, what="three requests to be refused")
+        for refused in answers:
+            assert_error(refused, 503, "as many as may")
+            assert refused.headers["retry-after"] == "1"
+        assert adapter.get("/v2/health/live").status == 200
+        assert adapter.get("/status").status == 200
+    finally:
+        gate.unlink()
+        for each in clients:
+            each.join()
+    assert [value(answer) for answer in answers[3:]] == [1, 1, 1]
     assert value(adapter.infer("http")) == 1
 
 

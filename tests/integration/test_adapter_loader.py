@@ -117,7 +117,8 @@ def test_a_runtime_that_is_not_there_is_rejected(loader: Loader, tmp_path: Path)
 def test_a_candidate_that_hangs_is_ended(impatient: Loader, tmp_path: Path) -> None:
     with pytest.raises(CandidateRejected, match=r"did not finish within 0\.5 s"):
         impatient.check(scripted(tmp_path, {"load": "hang"}))
-    wait_until(lambda: not children(impatient), timeout_s=10, what="the child to be gone")
+    # Sooner than its own alarm, which is there in case nobody ends it.
+    wait_until(lambda: not children(impatient), timeout_s=3, what="the child to be gone")
     impatient.check(scripted(tmp_path, {"answer": 1}))
 
 

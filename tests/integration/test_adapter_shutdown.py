@@ -1,6 +1,7 @@
 """SIGTERM costs no request; SIGKILL leaves no process."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.servers.adapter import (
     Load,
     adapters,
     descendants,
+    infer_body,
     register_onnx,
     register_script,
     value,
@@ -98,6 +100,26 @@ def test_sigterm_while_a_version_is_loading_ends_at_once(
     started = time.monotonic()
     assert adapter.stop() == 0
     assert time.monotonic() - started < 5
+
+
+def test_neither_a_model_that_hangs_nor_half_a_request_prevents_the_end(
+    client: Client, start_adapter: StartAdapter, tmp_path: Path
+) -> None:
+    register_script(client, "endless", tmp_path / "1", {"answer": 1, "predict_s": 3600})
+    client.promote("endless", 1)
+    adapter = start_adapter(client.url, "endless", drain_s=0, stop_timeout_s=1)
+    adapter.wait_ready()
+    head = b"POST /v2/models/endless/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    address = ("127.0.0.1", adapter.port)
+    with socket.create_connection(address) as half, socket.create_connection(address) as whole:
+        half.sendall(head % 1000 + b"{")
+        whole.sendall(head % len(infer_body()) + infer_body())
+        wait_until(
+            lambda: adapter.status("endless")["requests"] == 1, timeout_s=10, what="the request to be inside"
+        )
+        assert adapter.stop() == 0
+    assert "ending without them" in adapter.log
+    assert not descendants(adapter.pid)
 
 
 def test_sigint_stops_as_sigterm_does(start_adapter: StartAdapter, registry_url: str) -> None:

@@ -2,6 +2,7 @@
 
 {"answer": 3}                    y = 3 for every row of x, so that an answer tells which version gave it
 {"answer": 3, "predict_s": 0.5}  the same, slowly
+{"answer": 3, "closed": "/file"} answers only once that file is gone
 {"load": "hang"}                 also: raise, exit, segfault, memory; environment tells what a candidate could see
 {"answer": 3, "needs": "/file"}  loads only while that file exists
 {"answer": "nan"}                also: shape, type, nothing, raise
@@ -36,6 +37,8 @@ class ScriptedRuntime:
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         x = inputs["x"]
         time.sleep(self._script.get("predict_s", 0))
+        while Path(self._script.get("closed", "/nonexistent")).exists():
+            time.sleep(0.005)
         if self._closed:
             raise RuntimeError("the model was closed under a request")
         answer = self._script["answer"]

@@ -1,6 +1,7 @@
 """A real PostgreSQL on a private socket, started on first use and once per session; tests get databases of their own."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -45,4 +46,7 @@ def postgres() -> Iterator[Postgres]:
                 connection.execute("SELECT pg_reload_conf()")
             yield Postgres(server.get_uri())
         finally:
+            # An orderly stop would write all databases out first, for 10 s and more; they are thrown away.
+            os.kill(server.get_pid(), signal.SIGQUIT)
+            server.get_postmaster_info().process.wait(30)
             server.cleanup()

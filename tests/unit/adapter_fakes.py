@@ -71,8 +71,15 @@ class FakeClient:
     changed: threading.Condition = field(default_factory=threading.Condition)
     revision: int = 0
 
-    def add(self, model: str, number: int, script: dict[str, Any], **changed: Any) -> Version:
-        contents = {"model.json": json.dumps(script | {"number": number}).encode()}
+    def add(
+        self,
+        model: str,
+        number: int,
+        script: dict[str, Any],
+        more: dict[str, bytes] | None = None,
+        **changed: Any,
+    ) -> Version:
+        contents = {"model.json": json.dumps(script | {"number": number}).encode(), **(more or {})}
         version = make_version(model, number, contents, **changed)
         self.versions[model, number] = version
         self.contents[version.digest] = contents

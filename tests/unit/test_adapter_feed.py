@@ -126,14 +126,16 @@ def test_the_revision_is_noted_before_the_pointers_are_read(
 
 
 def test_after_an_outage_everything_is_looked_at_again(named: Bench) -> None:
-    named.feed.step()
-    named.client.failing = True
-    assert named.feed.step() > 0
     named.promote("m", 1, 1)
-    named.client.feed.clear()  # even if the feed has forgotten it
-    named.client.failing = False
     named.feed.step()
     named.wait_for("m", 1)
+    named.client.failing = True
+    assert named.feed.step() > 0
+    named.promote("m", 2, 2)
+    named.client.feed.clear()  # even what the feed does not tell any more
+    named.client.failing = False
+    named.feed.step()
+    named.wait_for("m", 2)
 
 
 def test_pauses_grow_during_an_outage_and_shrink_after_it(named: Bench) -> None:

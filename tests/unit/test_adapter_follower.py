@@ -1,5 +1,6 @@
 """What a follower does with each answer of the registry, step by step: no thread, no child process."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +219,18 @@ def test_a_version_that_loads_badly_here_is_not_swapped_in(bench: Bench) -> None
     bench.step()
     assert bench.served() == [1, None]
     assert "does not want to be loaded" in bench.slot.status()["last_error"]["message"]
+
+
+def test_a_version_that_answers_its_example_differently_here_is_not_swapped_in(bench: Bench) -> None:
+    bench.point(1, 1)
+    bench.step()
+    tensor = {"datatype": "FP64", "shape": [1, 1], "data": [1]}
+    example = json.dumps({"inputs": [{"name": "x", **tensor}], "outputs": [{"name": "y", **tensor}]}).encode()
+    bench.client.add("m", 4, {"answer": 5}, {"example.json": example}, example="example.json")
+    bench.point(4, 2)
+    bench.step()
+    assert bench.served() == [1, None]
+    assert "5.0 instead of 1.0" in bench.slot.status()["last_error"]["message"]
 
 
 def test_what_the_child_rejects_is_not_loaded_here(bench: Bench) -> None:

@@ -41,9 +41,11 @@ def test_a_full_lane_refuses_at_once_and_takes_more_when_there_is_room() -> None
     async def test(lane: Lane) -> None:
         gate = threading.Event()
         waiting = [lane.submit(gate.wait) for _ in range(3)]
-        with pytest.raises(Overloaded):
-            lane.submit(gate.wait)
-        gate.set()
+        try:
+            with pytest.raises(Overloaded):
+                lane.submit(gate.wait)
+        finally:
+            gate.set()
         await asyncio.gather(*waiting)
         assert await lane.submit(lambda: "room") == "room"
 
@@ -75,14 +77,32 @@ def test_a_caller_that_gives_up_does_not_disturb_the_lane() -> None:
     in_lane(test, threads=1)
 
 
+class DawdlingLane(Lane):
+    """Pauses after reading whether the loop has been woken: there a race would show."""
+
+    @property
+    def _woken(self) -> bool:
+        found: bool = self.__dict__.get("flag", False)
+        time.sleep(0.0005)
+        return found
+
+    @_woken.setter
+    def _woken(self, woken: bool) -> None:
+        self.__dict__["flag"] = woken
+
+
 def test_no_wake_up_is_lost_when_many_threads_finish_at_once() -> None:
-    """The threads coalesce their wake-ups; a lost one would leave a request hanging for ever."""
+    """The threads coalesce their wake-ups; a lost one would leave a request waiting for ever."""
 
-    async def test(lane: Lane) -> None:
-        for _ in range(300):
-            await asyncio.wait_for(asyncio.gather(*(lane.submit(int) for _ in range(8))), timeout=10)
+    async def run() -> None:
+        lane = DawdlingLane(threads=8, max_queue=100)
+        try:
+            for _ in range(100):
+                await asyncio.wait_for(asyncio.gather(*(lane.submit(int) for _ in range(8))), timeout=5)
+        finally:
+            lane.close()
 
-    in_lane(test, threads=8)
+    asyncio.run(run())
 
 
 def test_closing_finishes_what_is_queued() -> None:

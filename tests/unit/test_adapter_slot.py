@@ -1,6 +1,7 @@
 """The slot: swaps are seen whole, nothing is unloaded while a request is inside, exactly one previous stays warm."""
 
 import threading
+import time
 
 import pytest
 
@@ -86,8 +87,23 @@ def test_closing_unloads_both(slot: Slot) -> None:
     assert is_closed(two)
 
 
-def test_no_request_ever_holds_a_closed_version(slot: Slot) -> None:
+class DawdlingSlot(Slot):
+    """Pauses between reading which version is current and what it does with it: there a race would show."""
+
+    @property
+    def _current(self) -> Snapshot | None:
+        found: Snapshot | None = self.__dict__.get("kept")
+        time.sleep(0.0005)
+        return found
+
+    @_current.setter
+    def _current(self, snapshot: Snapshot | None) -> None:
+        self.__dict__["kept"] = snapshot
+
+
+def test_no_request_ever_holds_a_closed_version() -> None:
     """Requests and swaps race: each request's version is open from acquire to release."""
+    slot = DawdlingSlot("m", "m@production", "production")
     slot.swap(snapshot(0), 0)
     stop, wrong = threading.Event(), []
 
@@ -101,7 +117,7 @@ def test_no_request_ever_holds_a_closed_version(slot: Slot) -> None:
     threads = [threading.Thread(target=request) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for version in range(1, 500):
+    for version in range(1, 200):
         slot.swap(snapshot(version), version)
     stop.set()
     for thread in threads:
