@@ -108,14 +108,17 @@ async def _listen(http: HttpApp, slots: Slots, settings: Settings) -> None:
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(_asked_to_stop())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():
-        log.info("stopping: not ready any more, accepting for another %g s", settings.drain_s)
-        slots.stop()
-        http.stop()
-        await asyncio.sleep(settings.drain_s)
-        server.stop()  # type: ignore[no-untyped-call]  # granian annotates its classes in part
     stopping.cancel()
-    await serving
+    if serving.done():
+        await serving  # raises why it could not start
+        return
+    log.info("stopping: not ready any more, accepting for another %g s", settings.drain_s)
+    slots.stop()
+    http.stop()
+    await asyncio.sleep(settings.drain_s)
+    server.stop()  # type: ignore[no-untyped-call]  # granian annotates its classes in part
+    if not (await asyncio.wait([serving], timeout=settings.stop_timeout_s))[0]:
+        log.warning("some requests have not ended within %g s; ending without them", settings.stop_timeout_s)
 
 
 async def _asked_to_stop() -> None:

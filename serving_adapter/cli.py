@@ -64,6 +64,12 @@ def _cache_dir() -> Path:
 @click.option(
     "--drain-s", default=0.5, type=click.FloatRange(0), help="How long to go on accepting after SIGTERM."
 )
+@click.option(
+    "--stop-timeout-s",
+    default=20.0,
+    type=click.FloatRange(0),
+    help="How long to wait then for requests to end.",
+)
 @click.option("--json", "json_lines", is_flag=True, help="Log lines as JSON.")
 @click.version_option(package_name="modelyard-server", prog_name="modelyard-serve")
 def main(*, json_lines: bool, **options: Any) -> None:

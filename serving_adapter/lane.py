@@ -46,11 +46,9 @@ class Lane:
         return future
 
     def close(self) -> None:
-        """End the threads, once they have done what is queued."""
+        """Let the threads end once they have done what is queued; does not wait for them."""
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -56,6 +56,7 @@ class Settings:
     max_queue: int = 512
     max_body_bytes: int = 64 * 2**20
     drain_s: float = 0.5
+    stop_timeout_s: float = 20.0
     poll_s: float = 60.0
 
     @property

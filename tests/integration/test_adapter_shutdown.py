@@ -155,6 +155,9 @@ def is_running(pid: int) -> bool:
 def test_a_port_that_is_taken_is_told(start_adapter: StartAdapter, registry_url: str) -> None:
     adapter = start_adapter(registry_url)
     other = Adapter(registry_url, adapter.home / "other", port=adapter.port)
-    assert other.spawn().wait(20) != 0
+    try:
+        assert other.spawn().wait(20) != 0
+    finally:
+        other.kill()
     assert "in use" in other.log
     assert adapter.get("/v2/health/live").status == 200

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.servers.adapter_runtime import FORMAT, FORMATS
 from tests.servers.ports import free_port, wait_until
+from tests.servers.processes import _leash
 
 X_TO_Y = Signature((Tensor("x", "FP64", (-1, 1)),), (Tensor("y", "FP64", (-1, 1)),))
 
@@ -76,7 +77,7 @@ class Adapter:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "adapter.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(given)],
+                [*_leash(), sys.executable, "-c", _MAIN, json.dumps(given)],
                 env={**os.environ, "MODELYARD_HOME": str(self.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
