@@ -46,9 +46,15 @@ class Lane:
         return future
 
     def close(self) -> None:
-        """Let the threads end once they have done what is queued; does not wait for them."""
+        """Let the threads end once they have done what is queued; see `join`."""
         for _ in self._threads:
             self._jobs.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for each thread to end; whether all have."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -62,7 +68,14 @@ class Lane:
             # After the append: either this sees that the loop has not been woken, or the loop will see the outcome.
             if not self._woken:
                 self._woken = True
-                self._loop.call_soon_threadsafe(self._deliver)
+                self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            if not self._loop.is_closed():  # once it is, nobody waits any more
+                raise
 
     def _deliver(self) -> None:
         self._woken = False

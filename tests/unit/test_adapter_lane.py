@@ -19,6 +19,7 @@ def in_lane(test: Callable[[Lane], Awaitable[None]], *, threads: int = 2, max_qu
             await test(lane)
         finally:
             lane.close()
+            assert lane.join(10)
 
     asyncio.run(run())
 
@@ -101,6 +102,7 @@ def test_no_wake_up_is_lost_when_many_threads_finish_at_once() -> None:
                 await asyncio.wait_for(asyncio.gather(*(lane.submit(int) for _ in range(8))), timeout=5)
         finally:
             lane.close()
+            assert lane.join(10)
 
     asyncio.run(run())
 
@@ -110,6 +112,22 @@ def test_closing_finishes_what_is_queued() -> None:
         lane = Lane(threads=1, max_queue=10)
         futures = [lane.submit(partial(abs, n)) for n in range(5)]
         lane.close()
+        assert lane.join(10)
         return [await future for future in futures]
 
     assert asyncio.run(test()) == [0, 1, 2, 3, 4]
+
+
+def test_work_that_outlives_the_event_loop_ends_quietly() -> None:
+    """As a model that hangs does, when the adapter ends without waiting for it."""
+    gate = threading.Event()
+
+    async def begin() -> Lane:
+        lane = Lane(threads=1, max_queue=1)
+        lane.submit(gate.wait)
+        return lane
+
+    lane = asyncio.run(begin())
+    gate.set()
+    lane.close()
+    assert lane.join(10)
