@@ -150,14 +150,14 @@ def _answers(conversation: socket.socket) -> Generator[Message]:
 
 
 def _child(answers: Iterator[Message]) -> int:
-    """The child's process id, which the fork server says first."""
+    """The child's process id, which it says first."""
     try:
-        pid = next(answers).pid
+        hello = next(answers)
     except TimeoutError as error:
         raise LoaderBroken("the loader's process did not start in time") from error
-    if pid is None:
-        raise LoaderBroken("the loader's process does not speak this adapter's language")
-    return pid
+    if hello.pid is None:
+        raise LoaderBroken("the loader's process ended before it tried the candidate")
+    return hello.pid
 
 
 def _raise_if_bad(answer: Message) -> None:

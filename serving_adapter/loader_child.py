@@ -11,8 +11,8 @@ and requests do not lose a core to one. A candidate that crashes, hangs, exits o
 On a candidate's socket, one JSON message per line:
 
     adapter -> child     Task
-    child -> adapter     {"accepted": true}  or  {"phase": …, "rejected": …}
-    this -> adapter      {"pid": …} after the fork, {"exit": …} when the child has ended: its code, or minus its signal
+    child -> adapter     {"pid": …}, then {"accepted": true}  or  {"phase": …, "rejected": …}
+    this -> adapter      {"exit": …} when the child has ended: its code, or minus its signal
 
 When the control socket closes, which it does even when the adapter is killed, this process ends, and with it (on
 Linux) whatever children are left. Elsewhere they end with their time limit.
@@ -109,7 +109,6 @@ class _ForkServer:
         if pid == 0:
             self._become_child(conversation, parent)
         self._children[pid] = conversation
-        _say(conversation, Message(pid=pid))
 
     def _become_child(self, conversation: socket.socket, parent: int) -> None:
         try:
@@ -119,6 +118,8 @@ class _ForkServer:
                 inherited.close()
             _tie_to(parent)
             _mute()
+            # said here and not by the parent, whom a quick child would overtake
+            _say(conversation, Message(pid=os.getpid()))
             _try_candidate(conversation)
         finally:
             # No handlers, no buffers, no destructors: all of them belong to the process that forked.
