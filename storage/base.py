@@ -1,4 +1,4 @@
-"""What a store of bytes can do: nine verbs, the same for a disk, S3 and memory.
+"""What a store of bytes can do: eleven verbs, the same for a disk, S3 and memory.
 
 Every backend passes one suite, tests/contract/test_blobstore.py; what the docstrings below promise is tested
 there. A store knows keys and bytes. It knows nothing of models, and does not check what the bytes are.
@@ -7,6 +7,7 @@ there. A store knows keys and bytes. It knows nothing of models, and does not ch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from storage.source import Source
@@ -43,10 +44,21 @@ class BlobStore(Protocol):
         for sure that the key was used (disk, memory); S3 cannot, so no caller may rely on it.
         """
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> BinaryIO:
         """The blob as a stream to read in pieces and to close (a context manager), or BlobNotFound.
 
+        With a range, only `length` bytes (None: all there are) from byte `offset` on are fetched. As with a
+        file, the stream ends where the blob ends: a range that goes on beyond it is cut, and one that begins
+        there or has no length is empty. ValueError where either is negative. Nobody is promised `seek`.
+
         A stream that breaks off raises StoreUnavailable from `read`: it never looks like the end of the blob.
+        """
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the blob lies as a file of this machine, or BlobNotFound; None where blobs are no files.
+
+        For reading only, as with sendfile: who writes there changes bytes that somebody has verified. The blob
+        may be deleted at any time; a file that was opened before stays whole.
         """
 
     def stat(self, key: str) -> BlobStat | None:
@@ -58,11 +70,19 @@ class BlobStore(Protocol):
     def delete(self, key: str) -> None:
         """Make the blob not exist; nothing happens if it does not."""
 
-    def upload_ticket(self, key: str, *, size: int, expires_s: int) -> Ticket | None:
-        """A presigned PUT of `size` bytes to `key`, valid for `expires_s` seconds (at most 7 days).
+    def upload_ticket(self, key: str, *, size: int, digest: str, expires_s: int) -> Ticket | None:
+        """A presigned PUT to `key` of `size` bytes with this digest, valid for `expires_s` seconds (≤ 7 days).
 
-        None where the store cannot: then the bytes must come through `put`. The holder may send wrong bytes,
-        and some stores also take a wrong number of them: verify before you rely on what it sent.
+        `digest` is "sha256:" and 64 lower-case hex digits, else InvalidKey. None where the store cannot: then
+        the bytes must come through `put`. Unless the store `refuses_wrong_bytes`, the holder may send others,
+        and some stores even take a wrong number of them: verify before you rely on what it sent.
+        """
+
+    def refuses_wrong_bytes(self) -> bool:
+        """Whether the store itself refuses, on a ticket of ours, bytes that do not have the ticket's digest.
+
+        Found out by uploading a few bytes, and remembered as long as this object lives. StoreUnavailable
+        where the store does not take even the right ones: then nothing is remembered.
         """
 
     def download_url(self, key: str, *, expires_s: int) -> str | None:

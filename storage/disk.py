@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from storage.base import BlobStat, Ticket
 from storage.errors import BlobNotFound, KeyExists, StoreUnavailable
-from storage.layout import check_key, check_prefix, is_key
-from storage.source import ExactSource, Source
+from storage.layout import check_key, check_prefix, hex_digits, is_key
+from storage.source import ExactSource, Source, end_of_range
 from storage.tree import ABSENT, BLOBS, TMP, Tree
 
 COPY_SIZE = 1 << 20  # bytes held in memory while a blob is written
@@ -53,14 +53,22 @@ class DiskStore:
         finally:
             upload.close()
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> BinaryIO:
+        end = end_of_range(offset, length)
         with self._tree.place(key) as (folder, name):
             # non-blocking, for a FIFO in a blob's place must not hang the reader; it means nothing for a file
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        if not _is_blob(os.fstat(fd)):
+        found = os.fstat(fd)
+        if not _is_blob(found):
             os.close(fd)
             raise BlobNotFound(key)
-        return io.BufferedReader(_File(fd, self._tree))
+        end = found.st_size if end is None else min(end, found.st_size)
+        return io.BufferedReader(_File(fd, self._tree, offset, end))
+
+    def local_path(self, key: str) -> Path | None:
+        if self.stat(key) is None:
+            raise BlobNotFound(key)
+        return self._tree.path(key)
 
     def stat(self, key: str) -> BlobStat | None:
         found = self._tree.lstat(key)
@@ -86,9 +94,13 @@ class DiskStore:
             os.fsync(folder)  # a blob that came back after a power failure would be in nobody's books
         self._tree.drop_empty_folder(key)
 
-    def upload_ticket(self, key: str, *, size: int, expires_s: int) -> Ticket | None:  # noqa: ARG002 - cannot
+    def upload_ticket(self, key: str, *, size: int, digest: str, expires_s: int) -> Ticket | None:  # noqa: ARG002 - cannot
         check_key(key)
+        hex_digits(digest)
         return None
+
+    def refuses_wrong_bytes(self) -> bool:
+        return False  # there are no tickets
 
     def download_url(self, key: str, *, expires_s: int) -> str | None:  # noqa: ARG002 - cannot
         check_key(key)
@@ -160,20 +172,37 @@ class _Upload:
             _discard(self._tree, self._key)
 
 
-class _File(io.FileIO):
-    """A disk that fails is the store's failure, also after the blob was opened."""
+class _File(io.RawIOBase):
+    """The bytes of a file from `offset` to `end`. A disk that fails under it is the store's failure."""
 
-    def __init__(self, fd: int, tree: Tree) -> None:
-        super().__init__(fd)
+    def __init__(self, fd: int, tree: Tree, offset: int, end: int) -> None:
+        self._fd = fd
         self._tree = tree
+        self._at = offset
+        self._end = end
 
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]  # typeshed: any buffer
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
+        wanted = min(len(buffer), self._end - self._at)
+        if wanted <= 0:
+            return 0
         with self._tree.border():
-            return super().readinto(buffer)
+            count = os.preadv(self._fd, [memoryview(buffer)[:wanted]], self._at)
+        self._at += count
+        return count
 
     def readall(self) -> bytes:
-        with self._tree.border():
-            return super().readall()
+        return b"".join(iter(lambda: self.read(COPY_SIZE) or b"", b""))
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
 
 
 def _discard(tree: Tree, key: str) -> None:

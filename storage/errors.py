@@ -4,7 +4,7 @@
     ├── BlobNotFound                nothing at this key
     ├── KeyExists                   something is already at this key: a key is used once
     ├── SizeMismatch                the source held fewer or more bytes than it was said to
-    ├── InvalidKey                  not a key that layout.py makes
+    ├── InvalidKey                  not a key that layout.py makes, or a digest that it takes
     ├── StoreUnavailable            the store did not do it: down, full, forbidden, gone; try again later
     └── StoreConfigurationError     the storage URL or the credentials cannot be right; do not try again
 

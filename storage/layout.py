@@ -21,24 +21,20 @@ MAX_KEY_LENGTH = 240  # fits one file name (255 bytes), which the disk store giv
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY = re.compile(r"[a-z0-9]{1,64}(/[a-z0-9]{1,64}){0,7}")
 _PREFIX = re.compile(r"([a-z0-9]{1,64}/){0,7}[a-z0-9]{0,64}")
-_BLOB_KEY = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/[0-9a-f]{32}")
 
 
 def new_key(digest: str) -> str:
     """A key for one upload of the bytes whose digest ("sha256:" and 64 lower-case hex digits) this is."""
+    digits = hex_digits(digest)
+    return f"sha256/{digits[:2]}/{digits}/{uuid.uuid4().hex}"
+
+
+def hex_digits(digest: str) -> str:
+    """The 64 digits of a digest; InvalidKey if it is none."""
     match = _DIGEST.fullmatch(digest)
     if not match:
         raise InvalidKey("expected a digest: sha256: and 64 lower-case hex digits")
-    hexdigest = match[1]
-    return f"sha256/{hexdigest[:2]}/{hexdigest}/{uuid.uuid4().hex}"
-
-
-def digest_of(key: str) -> str:
-    """The digest of the bytes that belong at `key`; InvalidKey if `new_key` cannot have made it."""
-    match = _BLOB_KEY.fullmatch(key)
-    if not match:
-        raise InvalidKey("expected a key of the form sha256/ab/<64 hex digits>/<32 hex digits>")
-    return f"sha256:{match[2]}"
+    return match[1]
 
 
 def is_key(key: str) -> bool:

@@ -4,12 +4,13 @@ import io
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO
 
 from storage.base import BlobStat, Ticket
 from storage.errors import BlobNotFound, KeyExists
-from storage.layout import check_key, check_prefix
-from storage.source import ExactSource, Source
+from storage.layout import check_key, check_prefix, hex_digits
+from storage.source import ExactSource, Source, end_of_range
 
 
 class MemoryStore:
@@ -25,13 +26,18 @@ class MemoryStore:
                 raise KeyExists(key)
             self._blobs[key] = data, datetime.now(UTC)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> BinaryIO:
         check_key(key)
+        end = end_of_range(offset, length)
         try:
             data, _ = self._blobs[key]
         except KeyError as e:
             raise BlobNotFound(key) from e
-        return io.BytesIO(data)
+        return io.BytesIO(data[offset:end])
+
+    def local_path(self, key: str) -> Path | None:
+        check_key(key)
+        return None
 
     def stat(self, key: str) -> BlobStat | None:
         check_key(key)
@@ -53,9 +59,13 @@ class MemoryStore:
         with self._lock:
             self._blobs.pop(key, None)
 
-    def upload_ticket(self, key: str, *, size: int, expires_s: int) -> Ticket | None:  # noqa: ARG002 - cannot
+    def upload_ticket(self, key: str, *, size: int, digest: str, expires_s: int) -> Ticket | None:  # noqa: ARG002 - cannot
         check_key(key)
+        hex_digits(digest)
         return None
+
+    def refuses_wrong_bytes(self) -> bool:
+        return False  # there are no tickets
 
     def download_url(self, key: str, *, expires_s: int) -> str | None:  # noqa: ARG002 - cannot
         check_key(key)

@@ -4,25 +4,30 @@ Small blobs are one PUT; larger ones a multipart upload, with one part in memory
 (`rclone serve s3` streams parts only so), and aborted on any failure: S3 shows nothing before the upload is
 completed. Nothing here relies on a conditional PUT, which some servers ignore. A process that is killed
 leaves an unfinished multipart upload, which is invisible but paid for: give the bucket a lifecycle rule
-AbortIncompleteMultipartUpload.
+AbortIncompleteMultipartUpload. s3_tickets.py tells what an upload ticket signs.
 """
 
-from base64 import b64encode
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from storage.base import BlobStat, Ticket
 from storage.body import readable
-from storage.errors import BlobNotFound, InvalidKey, StorageError, StoreConfigurationError
-from storage.layout import check_key, check_prefix, digest_of, is_key
+from storage.errors import BlobNotFound, StorageError, StoreConfigurationError, StoreUnavailable
+from storage.layout import check_key, check_prefix, hex_digits, is_key
 from storage.s3_rules import (
     ABSENT,
     ATTEMPTS,
+    BEGINS_BEYOND,
     CONNECT_S,
     CONNECTIONS,
     CONTENT_TYPE,
@@ -30,36 +35,45 @@ from storage.s3_rules import (
     MAX_SINGLE_PUT,
     PART_SIZE,
     READ_S,
+    bounded,
     part_size,
     refused,
+    require_range,
     silent,
 )
+from storage.s3_tickets import Pin, Sender, Signer, hash_payload
 from storage.source import ExactSource, Source
+from storage.trial import refuses
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
+TRIAL_S = 900  # as long as the server's clock may differ from ours
+
 
 def open_s3(*, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> "S3Store":
     """Credentials come from boto3's chain: AWS_ACCESS_KEY_ID and so on, a profile, or the machine's role."""
     try:
-        session = boto3.session.Session(region_name=region)
+        core = botocore.session.get_session()
+        session = boto3.session.Session(botocore_session=core, region_name=region)
         if session.get_credentials() is None:
             raise NoCredentialsError
-        region = session.region_name or "us-east-1"
-        client = session.client(
+        new_client = partial(
+            session.client,
             "s3",
             endpoint_url=endpoint,
-            region_name=region,
+            region_name=session.region_name or "us-east-1",
             config=_config(path_style=endpoint is not None or "." in bucket),
         )
+        client, hashing = new_client(), hash_payload(new_client())
+        sender = Sender(core.get_config_variable("ca_bundle"))
     except BotoCoreError as e:
         raise StoreConfigurationError(
             f"boto3 is not set up for S3 ({type(e).__name__}): "
             "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the region"
         ) from e
-    return S3Store(client, bucket, prefix)
+    return S3Store(client, Signer(client, hashing, bucket), sender, bucket, prefix)
 
 
 def _config(*, path_style: bool) -> Config:
@@ -79,9 +93,13 @@ def _config(*, path_style: bool) -> Config:
 
 
 class S3Store:
-    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+    def __init__(self, client: "S3Client", signer: Signer, sender: Sender, bucket: str, prefix: str) -> None:
         """`prefix` is "" or ends in "/"; keys live below it."""
         self._client = client
+        self._signer = signer
+        self._sender = sender
+        self._trial = Lock()
+        self._pin: tuple[Pin, bool] | None = None  # what tickets sign, and whether that refuses wrong bytes
         self._bucket = bucket
         self._prefix = prefix
 
@@ -128,11 +146,30 @@ class S3Store:
         with suppress(StorageError), self._border():
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> BinaryIO:
         name = self._name(key)
+        first, end = bounded(offset, length)
+        if first >= end:  # it must be there all the same
+            if self.stat(key) is None:
+                raise BlobNotFound(key)
+            return io.BytesIO()
+        is_range = first or length is not None
+        params: dict[str, Any] = {"Range": f"bytes={first}-{end - 1}"} if is_range else {}
         with self._border(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=name)
-        return readable(answer["Body"], self._border)
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=name, **params)
+            except ClientError as e:
+                if e.response["Error"]["Code"] == BEGINS_BEYOND:
+                    return io.BytesIO()
+                raise
+        body = readable(answer["Body"], self._border)
+        if is_range:
+            require_range(self._bucket, answer.get("ContentRange"), first, end, body)
+        return body
+
+    def local_path(self, key: str) -> Path | None:
+        check_key(key)
+        return None
 
     def stat(self, key: str) -> BlobStat | None:
         name = self._name(key)
@@ -159,19 +196,44 @@ class S3Store:
         with self._border():
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
-    def upload_ticket(self, key: str, *, size: int, expires_s: int) -> Ticket | None:
-        """Signs the size and, for a key of layout.py, the digest, which AWS checks against the body."""
+    def upload_ticket(self, key: str, *, size: int, digest: str, expires_s: int) -> Ticket | None:
+        """The first call asks the store what it understands, as `refuses_wrong_bytes` does."""
         name = self._name(key)
+        digits = hex_digits(digest)
         if size > MAX_SINGLE_PUT:
             return None
-        params: dict[str, Any] = {"Bucket": self._bucket, "Key": name, "ContentLength": size}
-        headers = {"Content-Length": str(size)}
-        with suppress(InvalidKey):
-            checksum = b64encode(bytes.fromhex(digest_of(key).removeprefix("sha256:"))).decode()
-            params["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = checksum
+        pin, _ = self._tried()
         with self._border():
-            url = self._client.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
-        return Ticket("PUT", url, headers)
+            return self._signer.ticket(pin, name, size, digits, expires_s)
+
+    def refuses_wrong_bytes(self) -> bool:
+        _, refuses_others = self._tried()
+        return refuses_others
+
+    def _tried(self) -> tuple[Pin, bool]:
+        with self._trial:
+            self._pin = self._pin or self._try()
+            return self._pin
+
+    def _try(self) -> tuple[Pin, bool]:
+        """The tightest pin that refuses wrong bytes; else the tightest with which the right ones come through."""
+        usable = []
+        for pin in Pin:
+            answer = refuses(self, partial(self._send, pin))
+            if answer:
+                return pin, True
+            if answer is not None:
+                usable.append(pin)
+        if usable:
+            return usable[0], False
+        raise StoreUnavailable(
+            f"bucket {self._bucket} takes no presigned upload: check that the user may put and get objects"
+        )
+
+    def _send(self, pin: Pin, key: str, digest: str, data: bytes) -> int:
+        with self._border():
+            ticket = self._signer.ticket(pin, self._name(key), len(data), hex_digits(digest), TRIAL_S)
+            return self._sender.send(ticket, data)
 
     def download_url(self, key: str, *, expires_s: int) -> str | None:
         name = self._name(key)
@@ -193,6 +255,7 @@ class S3Store:
 
     def close(self) -> None:
         self._client.close()
+        self._signer.close()
 
     def _name(self, key: str) -> str:
         check_key(key)

@@ -1,4 +1,4 @@
-"""Reading exactly as many bytes as were announced, whatever the source does."""
+"""Reading exactly as many bytes as were announced, whatever the source does; and where a range ends."""
 
 from typing import Protocol
 
@@ -10,6 +10,13 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes; b"" at the end, and only there."""
+
+
+def end_of_range(offset: int, length: int | None) -> int | None:
+    """The first byte after the range, None for "to the end"; ValueError where there is no such range."""
+    if offset < 0 or (length is not None and length < 0):
+        raise ValueError(f"offset {offset} and length {length}: neither may be negative")
+    return None if length is None else offset + length
 
 
 class ExactSource:

@@ -65,6 +65,11 @@ class Tree:
                     raise
                 raise BlobNotFound(key) from e
 
+    def path(self, key: str) -> Path:
+        """Where the blob of `key` belongs; who opens it follows links, as nobody does in here."""
+        check_key(key)
+        return self._root / BLOBS / key
+
     def lstat(self, key: str) -> os.stat_result | None:
         """What lies at `key`, be it a blob or not."""
         try:

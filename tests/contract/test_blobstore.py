@@ -33,7 +33,8 @@ from storage.errors import (
 )
 from storage.layout import new_key
 from storage.s3_rules import MAX_SINGLE_PUT, PART_SIZE
-from tests.contract.backends import ALL, DISK, MEMORY, MINIO_CEPH, REMOTE, S3_RCLONE, Backend
+from storage.s3_tickets import Sender
+from tests.contract.backends import ALL, DISK, MEMORY, MINIO_CEPH, REMOTE, S3_CEPH, S3_RCLONE, Backend
 from tests.servers.faults import cutting_proxy
 from tests.servers.ports import free_port
 from tests.servers.s3 import S3Server
@@ -103,7 +104,11 @@ def unfinished(server: S3Server | None, url: str) -> Iterator[Callable[[], list[
 
 
 def key_for(data: bytes) -> str:
-    return new_key(f"sha256:{sha256(data).hexdigest()}")
+    return new_key(digest_of(data))
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{sha256(data).hexdigest()}"
 
 
 def put(store: BlobStore, data: bytes, key: str | None = None) -> str:
@@ -119,6 +124,12 @@ def read(store: BlobStore, key: str) -> bytes:
 
 def keys(store: BlobStore, prefix: str = "") -> list[str]:
     return sorted(found.key for found in store.iterate(prefix))
+
+
+def ticket_for(store: BlobStore, key: str, data: bytes) -> Ticket:
+    ticket = store.upload_ticket(key, size=len(data), digest=digest_of(data), expires_s=60)
+    assert ticket
+    return ticket
 
 
 def assert_nothing_at(store: BlobStore, key: str) -> None:
@@ -168,6 +179,94 @@ def test_a_blob_closed_before_its_end_frees_what_it_held(store: BlobStore) -> No
 
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
+
+
+# --- ranges
+
+WHOLE = bytes(range(100))
+RANGES = [
+    (0, None), (0, 100), (0, 1), (0, 0), (7, 13), (7, None), (99, 1), (99, None), (50, 50),
+    (99, 2), (0, 101), (40, 10**6), (100, None), (100, 1), (100, 0), (101, None), (10**6, 5), (10**6, 0),
+    (1 << 62, 1), (1 << 80, None), (1 << 80, 1 << 80), (5, 1 << 80),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("offset", "length"), RANGES)
+def test_a_range_is_read_as_from_a_file(store: BlobStore, offset: int, length: int | None) -> None:
+    """It ends where the blob ends; one that begins there is empty."""
+    key = put(store, WHOLE)
+    end = None if length is None else offset + length
+    with store.open(key, offset=offset, length=length) as blob:
+        assert blob.read() == WHOLE[offset:end]
+        assert blob.read(1) == b""
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, None), (0, 0), (0, 5), (5, None), (5, 5)])
+def test_a_range_of_an_empty_blob_is_empty(store: BlobStore, offset: int, length: int | None) -> None:
+    key = put(store, b"")
+    with store.open(key, offset=offset, length=length) as blob:
+        assert blob.read() == b""
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 5), (5, None), (5, 0), (1 << 80, 1)])
+def test_a_range_of_no_blob_is_not_found(store: BlobStore, offset: int, length: int | None) -> None:
+    with pytest.raises(BlobNotFound):
+        store.open(key_for(b"never"), offset=offset, length=length)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, None), (0, -1), (-5, 5)])
+def test_no_range_begins_before_the_blob_or_runs_backwards(
+    store: BlobStore, offset: int, length: int | None
+) -> None:
+    key = put(store, WHOLE)
+    with pytest.raises(ValueError, match="negative"):
+        store.open(key, offset=offset, length=length)
+
+
+def test_a_range_across_the_parts_of_a_large_blob_is_read_in_pieces(store: BlobStore) -> None:
+    data = os.urandom(ONE_PART_AND_MORE)
+    key = put(store, data)
+    first, length = PART_SIZE - 1000, 1_000_000
+    with store.open(key, offset=first, length=length) as blob:
+        pieces = [blob.read(3), blob.read(0), blob.read(700_000), blob.read(length), blob.read(1)]
+    assert [len(piece) for piece in pieces] == [3, 0, 700_000, 299_997, 0]
+    assert b"".join(pieces) == data[first : first + length]
+
+
+@remote_only
+def test_a_range_fetches_no_more_than_its_bytes(url: str, server: S3Server) -> None:
+    """The proxy would cut an answer that held the whole blob."""
+    data = os.urandom(PART_SIZE)
+    direct = open_store(url)
+    key = put(direct, data)
+    direct.close()
+    with through_proxy(url, server, after=100_000) as cut:
+        with cut.open(key, offset=4_000_000, length=50_000) as blob:
+            assert blob.read() == data[4_000_000:4_050_000]
+        with cut.open(key, offset=4_000_000, length=200_000) as blob, pytest.raises(StoreUnavailable):
+            blob.read()
+
+
+@remote_only
+def test_a_range_that_is_ignored_on_the_way_is_an_outage(store: BlobStore, backend: Backend) -> None:
+    key = put(store, WHOLE)
+    if backend.scheme == "s3":
+        events = store._client.meta.events
+        events.register("before-sign.s3.GetObject", lambda request, **_: request.headers.__delitem__("Range"))
+    else:
+        whole = store._client.get_object
+        store._client.get_object = lambda bucket, name, **_: whole(bucket, name)
+    for offset, length in ((0, 10), (10, None), (10, 10)):
+        with pytest.raises(StoreUnavailable, match="ignored the range"):
+            store.open(key, offset=offset, length=length)
+
+
+def test_a_blob_is_a_file_only_on_a_disk(store: BlobStore, backend: Backend) -> None:
+    key = put(store, b"bytes")
+    path = store.local_path(key)
+    assert (path is not None) == (backend is DISK)
+    if path:
+        assert path.read_bytes() == b"bytes"
 
 
 class Driblets(io.RawIOBase):
@@ -329,7 +428,8 @@ def test_only_keys_of_our_own_making_are_taken(store: BlobStore) -> None:
         store.open,
         store.stat,
         store.delete,
-        lambda key: store.upload_ticket(key, size=1, expires_s=60),
+        store.local_path,
+        lambda key: store.upload_ticket(key, size=1, digest=digest_of(b"x"), expires_s=60),
         lambda key: store.download_url(key, expires_s=60),
     ]
     for verb, key in itertools.product(verbs, INVALID_KEYS):
@@ -422,7 +522,9 @@ def send(ticket: Ticket, data: bytes, **headers: str) -> int:
 
 def test_a_store_presigns_both_ways_or_not_at_all(store: BlobStore, backend: Backend) -> None:
     key = key_for(b"x")
-    assert (store.upload_ticket(key, size=1, expires_s=60) is not None) == backend.presigns
+    assert (
+        store.upload_ticket(key, size=1, digest=digest_of(b"x"), expires_s=60) is not None
+    ) == backend.presigns
     assert (store.download_url(key, expires_s=60) is not None) == backend.presigns
 
 
@@ -431,7 +533,7 @@ def test_a_store_presigns_both_ways_or_not_at_all(store: BlobStore, backend: Bac
 def test_a_ticket_uploads_and_a_url_downloads_without_credentials(store: BlobStore, size: int) -> None:
     data = os.urandom(size)
     key = key_for(data)
-    assert send(store.upload_ticket(key, size=size, expires_s=60), data) == 200
+    assert send(ticket_for(store, key, data), data) == 200
     assert read(store, key) == data
     assert httpx2.get(store.download_url(key, expires_s=60)).content == data
 
@@ -442,7 +544,7 @@ def test_a_ticket_for_four_bytes_with_another_number_of_bytes(
     store: BlobStore, backend: Backend, sent: bytes
 ) -> None:
     key = key_for(b"1234")
-    status = send(store.upload_ticket(key, size=4, expires_s=60), sent, **{"Content-Length": str(len(sent))})
+    status = send(ticket_for(store, key, b"1234"), sent, **{"Content-Length": str(len(sent))})
     assert status == (403 if backend.pins_size else 200)
     assert (store.stat(key) is None) == backend.pins_size
 
@@ -451,7 +553,7 @@ def test_a_ticket_for_four_bytes_with_another_number_of_bytes(
 def test_a_ticket_signs_the_digest_where_the_client_can_sign_headers(
     store: BlobStore, backend: Backend
 ) -> None:
-    ticket = store.upload_ticket(key_for(b"1234"), size=4, expires_s=60)
+    ticket = ticket_for(store, key_for(b"1234"), b"1234")
     assert ("x-amz-checksum-sha256" in ticket.headers) == backend.pins_digest
     if backend.pins_digest:
         assert ticket.headers["x-amz-checksum-sha256"] == b64encode(sha256(b"1234").digest()).decode()
@@ -460,31 +562,115 @@ def test_a_ticket_signs_the_digest_where_the_client_can_sign_headers(
 
 
 @remote_only
-def test_a_ticket_is_good_for_one_key_one_method_and_its_time(store: BlobStore) -> None:
-    key, other = key_for(b"1234"), key_for(b"1234")
-    ticket = store.upload_ticket(key, size=4, expires_s=60)
-    download = Ticket("PUT", store.download_url(key, expires_s=60), {})
-    assert parse_qs(urlsplit(ticket.url).query)["X-Amz-Expires"] == ["60"]
-    assert send(Ticket("PUT", ticket.url.replace(key, other), ticket.headers), b"1234") == 403
-    assert (
-        send(Ticket("PUT", ticket.url.replace("Expires=60", "Expires=600"), ticket.headers), b"1234") == 403
-    )
-    assert send(Ticket("DELETE", ticket.url, ticket.headers), b"1234") == 403
-    assert send(download, b"1234") == 403
+def test_the_holder_must_send_exactly_the_headers_of_the_ticket(store: BlobStore) -> None:
+    """What is signed is what is listed, but for the host, which every request has."""
+    ticket = ticket_for(store, key_for(b"1234"), b"1234")
+    [signed] = parse_qs(urlsplit(ticket.url).query)["X-Amz-SignedHeaders"]
+    assert set(signed.split(";")) - {"host"} <= {name.lower() for name in ticket.headers}
+
+
+def test_what_a_store_refuses_is_what_it_says_it_refuses(store: BlobStore, backend: Backend) -> None:
+    assert store.refuses_wrong_bytes() == backend.refuses_bytes
+    assert keys(store) == [], "trying leaves nothing behind"
+    if backend.presigns:
+        key = key_for(b"1234")
+        assert (send(ticket_for(store, key, b"1234"), b"4321") == 400) == backend.refuses_bytes
+        assert (store.stat(key) is None) == backend.refuses_bytes
+
+
+@only(S3_RCLONE, S3_CEPH)
+def test_a_store_is_asked_only_once_what_it_refuses(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: store.refuses_wrong_bytes(), range(16)))
+    assert len(set(answers)) == 1
+    monkeypatch.setattr(Sender, "send", None)  # would fail if it were called again
+    assert store.refuses_wrong_bytes() == answers[0]
+    assert ticket_for(store, key_for(b"x"), b"x")
+
+
+@only(S3_RCLONE, S3_CEPH)
+def test_an_outage_is_not_remembered_as_an_answer(
+    store: BlobStore, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status in (500, 503, 404, 403):
+        with monkeypatch.context() as broken:
+            broken.setattr(Sender, "send", lambda *_, status=status: status)
+            with pytest.raises(StoreUnavailable):
+                store.refuses_wrong_bytes()
+            with pytest.raises(StoreUnavailable):
+                ticket_for(store, key_for(b"x"), b"x")
+    assert store.refuses_wrong_bytes() == backend.refuses_bytes
+
+
+@only(S3_RCLONE, S3_CEPH)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_outage_in_the_middle_of_trying_is_not_taken_for_a_refusal(
+    store: BlobStore, backend: Backend, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    real, count = Sender.send, itertools.count(1)
+
+    def failing_once(sender: Sender, ticket: Ticket, data: bytes) -> int:
+        return 503 if next(count) == nth else real(sender, ticket, data)
+
+    monkeypatch.setattr(Sender, "send", failing_once)
+    with pytest.raises(StoreUnavailable, match="try again later"):
+        store.refuses_wrong_bytes()
+    assert store.refuses_wrong_bytes() == backend.refuses_bytes
     assert keys(store) == []
 
 
 @remote_only
+def test_a_session_token_travels_with_the_ticket(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed offline: none of these servers gives out temporary credentials."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token of ours")
+    monkeypatch.setattr("storage.s3.refuses", lambda *_: True)
+    store = open_store(url)
+    assert "X-Amz-Security-Token=token" in ticket_for(store, key_for(b"x"), b"x").url
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "1" * 64, "sha256:" + "A" * 64, "sha256:" + "1" * 63, "md5:" + "1" * 32]
+)
+def test_a_ticket_is_for_a_digest_only(store: BlobStore, digest: str) -> None:
+    with pytest.raises(InvalidKey, match="expected a digest"):
+        store.upload_ticket(key_for(b"x"), size=1, digest=digest, expires_s=60)
+
+
+def test_a_key_need_not_tell_the_digest(store: BlobStore, backend: Backend) -> None:
+    if backend.presigns:
+        assert send(ticket_for(store, "a/b", b"1234"), b"1234") == 200
+        assert read(store, "a/b") == b"1234"
+
+
+@remote_only
+def test_a_ticket_is_good_for_one_key_one_method_and_its_time(store: BlobStore) -> None:
+    key, other = put(store, b"kept"), key_for(b"1234")
+    ticket = ticket_for(store, other, b"1234")
+    download = Ticket("PUT", store.download_url(key, expires_s=60), {})
+    assert parse_qs(urlsplit(ticket.url).query)["X-Amz-Expires"] == ["60"]
+    for url in (ticket.url.replace(other, key), ticket.url.replace("Expires=60", "Expires=600")):
+        assert send(Ticket("PUT", url, ticket.headers), b"1234") == 403
+    # Ceph knows no DELETE whose payload is hashed: 501
+    assert send(Ticket("DELETE", ticket.url.replace(other, key), ticket.headers), b"1234") in {403, 501}
+    assert send(download, b"1234") == 403
+    assert keys(store) == [key]
+    assert read(store, key) == b"kept"
+
+
+@remote_only
 def test_no_ticket_for_more_than_one_put_can_carry(store: BlobStore) -> None:
-    key = key_for(b"")
-    assert store.upload_ticket(key, size=MAX_SINGLE_PUT, expires_s=60)
-    assert store.upload_ticket(key, size=MAX_SINGLE_PUT + 1, expires_s=60) is None
+    ask = functools.partial(store.upload_ticket, key_for(b""), digest=digest_of(b""), expires_s=60)
+    assert ask(size=MAX_SINGLE_PUT)
+    assert ask(size=MAX_SINGLE_PUT + 1) is None
 
 
 @remote_only
 def test_a_download_is_an_attachment_whatever_the_uploader_called_it(store: BlobStore) -> None:
     key = key_for(b"<script>")
-    ticket = store.upload_ticket(key, size=8, expires_s=60)
+    ticket = ticket_for(store, key, b"<script>")
     assert send(ticket, b"<script>", **{"Content-Type": "text/html"}) == 200
     answer = httpx2.get(store.download_url(key, expires_s=60))
     assert answer.headers["Content-Type"] == "application/octet-stream"
@@ -494,10 +680,7 @@ def test_a_download_is_an_attachment_whatever_the_uploader_called_it(store: Blob
 @remote_only
 def test_bytes_that_the_uploader_called_gzip_are_read_as_they_are_stored(store: BlobStore) -> None:
     key = key_for(b"not gzip")
-    assert (
-        send(store.upload_ticket(key, size=8, expires_s=60), b"not gzip", **{"Content-Encoding": "gzip"})
-        == 200
-    )
+    assert send(ticket_for(store, key, b"not gzip"), b"not gzip", **{"Content-Encoding": "gzip"}) == 200
     assert read(store, key) == b"not gzip"
 
 
@@ -512,6 +695,8 @@ def everything(store: BlobStore) -> list[Callable[[], object]]:
         lambda: store.put(key, io.BytesIO(b"x"), size=1),
         lambda: store.put(key, io.BytesIO(bytes(PART_SIZE + 1)), size=PART_SIZE + 1),
         lambda: store.open(key),
+        lambda: store.open(key, offset=1, length=1),
+        lambda: store.open(key, length=0),
         lambda: store.stat(key),
         lambda: list(store.iterate()),
         lambda: store.delete(key),
@@ -585,14 +770,20 @@ def test_a_stream_that_breaks_off_does_not_look_like_the_end(url: str, server: S
     direct = open_store(url)
     key = put(direct, data)
     direct.close()
-    with cutting_proxy(server.endpoint, after=PART_SIZE // 2) as proxy:
-        cut = open_store(
-            url.replace(urlsplit(server.endpoint).netloc.replace(":", "%3A"), urlsplit(proxy).netloc)
-        )
+    with through_proxy(url, server, after=PART_SIZE // 2) as cut:
         with cut.open(key) as blob, pytest.raises(StoreUnavailable):
             blob.read()
         with cut.open(key) as blob, pytest.raises(StoreUnavailable):
             list(iter(lambda: blob.read(100_000), b""))
+
+
+@contextmanager
+def through_proxy(url: str, server: S3Server, *, after: int) -> Iterator[BlobStore]:
+    """The store at `url`, with every connection to it cut after so many bytes of answers."""
+    with cutting_proxy(server.endpoint, after=after) as proxy:
+        address = urlsplit(server.endpoint).netloc.replace(":", "%3A")
+        cut = open_store(url.replace(address, urlsplit(proxy).netloc))
+        yield cut
         cut.close()
 
 

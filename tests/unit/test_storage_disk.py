@@ -58,8 +58,9 @@ def name_of(fd: int) -> str:
 def assert_reads_as_absent(store: DiskStore, key: str) -> None:
     assert store.stat(key) is None
     assert [found.key for found in store.iterate()] == []
-    with pytest.raises(BlobNotFound):
-        store.open(key)
+    for look in (store.open, store.local_path):
+        with pytest.raises(BlobNotFound):
+            look(key)
 
 
 # --- where the bytes are
@@ -68,6 +69,7 @@ def assert_reads_as_absent(store: DiskStore, key: str) -> None:
 def test_a_blob_lies_at_its_key_and_nothing_else_is_left(store: DiskStore, root: Path, key: str) -> None:
     put(store, key)
     assert blob_at(root, key).read_bytes() == b"bytes"
+    assert store.local_path(key) == blob_at(root, key)
     assert files_in(root) == [f"blobs/{key}"]
 
 
@@ -363,6 +365,7 @@ def test_an_unmounted_volume_is_an_outage_and_is_not_filled_instead(
         store.check,
         lambda: put(store, new_key(DIGEST)),
         lambda: store.open(key),
+        lambda: store.local_path(key),
         lambda: store.stat(key),
     ]
     for verb in [*verbs, lambda: list(store.iterate()), lambda: store.delete(key)]:
