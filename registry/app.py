@@ -4,16 +4,21 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI
 
 from registry import __version__
+from registry.background import Background
 from registry.database import Database
 from registry.events import Notifier
-from registry.http import errors, events, health, models, pointers, schemas, versions
+from registry.http import deletions, errors, events, health, models, pointers, schemas, uploads, versions
 from registry.http.deps import authenticated
 from registry.http.strict import Gate
 from registry.settings import Settings
+from registry.sweep import Rules, sweep_in_background
+from registry.verify import verify_all
 from storage import open_store
 
 DESCRIPTION = """\
@@ -36,10 +41,17 @@ def create_app(settings: Settings) -> FastAPI:
     notifier = Notifier()
     database = Database(settings.database_url, announce=notifier.announce)
     store = open_store(settings.storage_url)
+    verify = partial(verify_all, database, store)
+    verifier = Background("verifier", lambda stop: verify(stopping=stop), interval_s=settings.verify_poll_s)
+    rules = Rules(settings.restore_window_s, settings.sweep_grace_s, settings.sweep_max_share)
+    sweep = partial(sweep_in_background, database, store, rules)
+    sweeper = Background("sweeper", lambda stop: sweep(stopping=stop), interval_s=settings.sweep_interval_s)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         notifier.start()
+        verifier.start()
+        sweeper.start()
         others = asyncio.create_task(
             notifier.follow_other_processes(database, settings.feed_poll_s, log.warning)
         )
@@ -50,6 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
             others.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await others
+            await to_thread.run_sync(verifier.stop)
+            await to_thread.run_sync(sweeper.stop)
             store.close()
             database.close()
 
@@ -65,15 +79,11 @@ def create_app(settings: Settings) -> FastAPI:
         },
         redoc_url=None,
     )
-    app.state.settings, app.state.database, app.state.store, app.state.notifier = (
-        settings,
-        database,
-        store,
-        notifier,
-    )
+    app.state.settings, app.state.database, app.state.store = settings, database, store
+    app.state.notifier, app.state.verifier = notifier, verifier
     app.add_middleware(Gate, loopback_only=settings.token is None)
     errors.install(app)
     app.include_router(health.router)
-    for noun in (models, versions, pointers, events):
+    for noun in (models, uploads, versions, deletions, pointers, events):
         app.include_router(noun.router, dependencies=[Depends(authenticated)])
     return app

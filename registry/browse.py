@@ -7,13 +7,15 @@ import base64
 import binascii
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.orm import defer
 
+from registry.contents import Segment, segments_of
 from registry.database import ReadSession, WriteSession
 from registry.domain import (
     File,
@@ -26,8 +28,24 @@ from registry.domain import (
     check_pointer_name,
     stage_of,
 )
-from registry.errors import FileNotFound, InvalidCursor, ModelNotFound, PointerNotFound, VersionNotFound
-from registry.tables import BlobRow, FileRow, ModelRow, MoveRow, PointerRow, VersionRow
+from registry.errors import (
+    FileNotFound,
+    InvalidCursor,
+    ModelNotFound,
+    PointerNotFound,
+    VersionDeleted,
+    VersionNotFound,
+)
+from registry.tables import (
+    BlobRow,
+    ContentBlobRow,
+    ContentRow,
+    FileRow,
+    ModelRow,
+    MoveRow,
+    PointerRow,
+    VersionRow,
+)
 
 Session = ReadSession | WriteSession
 T = TypeVar("T")
@@ -66,8 +84,12 @@ class Version:
     size: int
     stage: Stage
     aliases: Sequence[str]
+    verified: bool
+    damaged: bool
     created_at: datetime
     created_by: str
+    deleted_at: datetime | None
+    legal_hold: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +108,28 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """An object of the blob store. The key never leaves the registry."""
+
+    digest: str
+    size: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file together with the key under which the blob store keeps its bytes. The key never leaves the registry."""
+    """A file together with the segments that it consists of."""
 
     file: File
-    key: str
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """The files of a version, and the blobs that their segments refer to, by id."""
+
+    files: Sequence[StoredFile]
+    blobs: Mapping[int, StoredBlob]
 
 
 def model(session: Session, name: str) -> Model:
@@ -110,18 +149,18 @@ def models(session: Session, *, search: str = "", limit: int, after: str | None 
 
 
 def version(session: Session, name: str, number: int) -> Version:
-    """One version. Raises ModelNotFound or VersionNotFound."""
+    """One version. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
     owner = _model_row(session, name)
-    row = session.get(VersionRow, (owner.id, number))
-    if row is None:
-        raise VersionNotFound(name, number)
-    return _versions(session, owner, [row])[0]
+    return _versions(session, owner, [version_row(session, owner, number)])[0]
 
 
-def versions(session: Session, name: str, *, limit: int, after: str | None = None) -> Page[Version]:
-    """Versions of a model, newest first. Raises ModelNotFound."""
+def versions(
+    session: Session, name: str, *, deleted: bool = False, limit: int, after: str | None = None
+) -> Page[Version]:
+    """Versions of a model, or those of them that were deleted, newest first. Raises ModelNotFound."""
     owner = _model_row(session, name)
     query = sa.select(VersionRow).where(VersionRow.model_id == owner.id).order_by(VersionRow.number.desc())
+    query = query.where(VersionRow.deleted_at.is_not(None) if deleted else VersionRow.deleted_at.is_(None))
     if after is not None:
         query = query.where(VersionRow.number < _cursor(after, int))
     rows, following = _cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.number)
@@ -164,21 +203,48 @@ def history(
     return Page([_move_of(name, row) for row in rows], following)
 
 
-def stored_files(session: Session, name: str, number: int) -> Sequence[StoredFile]:
-    """The files of a version and where their bytes are. Raises ModelNotFound or VersionNotFound."""
+def stored_version(session: Session, name: str, number: int, path: str | None = None) -> StoredVersion:
+    """The files of a version (or only `path`) and where their bytes are.
+
+    Raises ModelNotFound, VersionNotFound, VersionDeleted or FileNotFound.
+    """
     owner = _model_row(session, name)
-    if session.get(VersionRow, (owner.id, number)) is None:
-        raise VersionNotFound(name, number)
+    version_row(session, owner, number)
     query = _files_query().where(FileRow.model_id == owner.id, FileRow.number == number)
-    return [StoredFile(File(f.path, b.size, b.digest), b.key) for f, b in session.execute(query)]
+    if path is not None:
+        query = query.where(FileRow.path == path)
+    files = [StoredFile(File(f.path, c.size, c.digest), segments_of(c)) for f, c in session.execute(query)]
+    if not files:
+        raise FileNotFound(f"Version {number} of {name!r} has no such file.")
+    wanted = {segment.blob for stored in files for segment in stored.segments}
+    rows = session.scalars(sa.select(BlobRow).where(BlobRow.id.in_(wanted)))
+    return StoredVersion(files, {row.id: StoredBlob(row.digest, row.size, row.key) for row in rows})
 
 
-def stored_file(session: Session, name: str, number: int, path: str) -> StoredFile:
-    """One file of a version. Raises as `stored_files`, or FileNotFound."""
-    for stored in stored_files(session, name, number):
-        if stored.file.path == path:
-            return stored
-    raise FileNotFound(f"Version {number} of {name!r} has no such file.")
+def stored_blob(session: Session, name: str, number: int, digest: str) -> StoredBlob:
+    """One blob that files of this version need. Raises as `stored_version` does."""
+    owner = _model_row(session, name)
+    version_row(session, owner, number)
+    query = (
+        sa.select(BlobRow)
+        .join(ContentBlobRow, ContentBlobRow.blob_id == BlobRow.id)
+        .join(FileRow, FileRow.content_id == ContentBlobRow.content_id)
+        .where(FileRow.model_id == owner.id, FileRow.number == number, BlobRow.digest == digest)
+    )
+    row = session.scalars(query.limit(1)).first()
+    if row is None:
+        raise FileNotFound(f"Version {number} of {name!r} has no such blob.")
+    return StoredBlob(row.digest, row.size, row.key)
+
+
+def version_row(session: Session, owner: ModelRow, number: int) -> VersionRow:
+    """A version that was not deleted. Raises VersionNotFound or VersionDeleted."""
+    row = session.get(VersionRow, (owner.id, number))
+    if row is None:
+        raise VersionNotFound(owner.name, number)
+    if row.deleted_at is not None:
+        raise VersionDeleted(owner.name, number)
+    return row
 
 
 def pointer_of(name: str, row: PointerRow) -> Pointer:
@@ -222,14 +288,17 @@ def _versions(session: Session, owner: ModelRow, rows: Sequence[VersionRow]) -> 
     of_model = sa.select(PointerRow).where(PointerRow.model_id == owner.id).order_by(PointerRow.name)
     for row in session.scalars(of_model.where(PointerRow.number.in_(numbers))):
         held[row.number].append(row)
-    files: dict[int, list[File]] = defaultdict(list)
+    files: dict[int, list[tuple[FileRow, ContentRow]]] = defaultdict(list)
     query = _files_query().where(FileRow.model_id == owner.id, FileRow.number.in_(numbers))
-    for file, blob in session.execute(query):
-        files[file.number].append(File(file.path, blob.size, blob.digest))
+    for file, content in session.execute(query.options(defer(ContentRow.layout))):
+        files[file.number].append((file, content))
     return [_version_of(owner.name, row, files[row.number], held[row.number]) for row in rows]
 
 
-def _version_of(name: str, row: VersionRow, files: Sequence[File], held: Sequence[PointerRow]) -> Version:
+def _version_of(
+    name: str, row: VersionRow, stored: Sequence[tuple[FileRow, ContentRow]], held: Sequence[PointerRow]
+) -> Version:
+    files = [File(file.path, content.size, content.digest) for file, content in stored]
     return Version(
         model=name,
         number=row.number,
@@ -245,8 +314,12 @@ def _version_of(name: str, row: VersionRow, files: Sequence[File], held: Sequenc
         size=sum(file.size for file in files),
         stage=stage_of((pointer.name for pointer in held), archived=row.archived),
         aliases=[pointer.name for pointer in held if pointer.kind == "alias"],
+        verified=all(content.verified_at is not None for _, content in stored),
+        damaged=any(content.damaged for _, content in stored),
         created_at=row.created_at,
         created_by=row.created_by,
+        deleted_at=row.deleted_at,
+        legal_hold=row.legal_hold,
     )
 
 
@@ -266,8 +339,12 @@ def _move_of(name: str, row: MoveRow) -> Move:
     )
 
 
-def _files_query() -> sa.Select[FileRow, BlobRow]:
-    return sa.select(FileRow, BlobRow).join(BlobRow, BlobRow.digest == FileRow.digest).order_by(FileRow.path)
+def _files_query() -> sa.Select[FileRow, ContentRow]:
+    return (
+        sa.select(FileRow, ContentRow)
+        .join(ContentRow, ContentRow.id == FileRow.content_id)
+        .order_by(FileRow.path)
+    )
 
 
 _MOVE_KEY_TYPES = (MoveRow.at.type, MoveRow.pointer.type, MoveRow.generation.type)

@@ -9,6 +9,8 @@ import click
 from pydantic import ValidationError
 
 from registry import __version__, migrate
+from registry.cli_storage import storage
+from registry.cli_upkeep import fsck_command, scrub_command, sweep_command
 from registry.database import Database
 from registry.errors import RegistryError
 from registry.settings import Settings
@@ -80,6 +82,10 @@ def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) 
             database.close()
     except (RegistryError, OSError, migrate.MigrationFailed) as error:
         _fail(f"cannot migrate the database: {error}")
+
+
+for command in (sweep_command, scrub_command, fsck_command, storage):
+    main.add_command(command)
 
 
 def _fail(message: str) -> NoReturn:

@@ -120,11 +120,12 @@ class Database:
         self.engine.dispose()
 
 
-def insert_or_ignore(session: WriteSession, table: type, **values: Any) -> None:
-    """Insert a row unless one with the same key is there; when it is being inserted right now, wait for that."""
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
-    insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
-    session.execute(insert.values(**values).on_conflict_do_nothing())
+def insert_or_ignore(session: WriteSession, table: type, *rows: dict[str, Any]) -> None:
+    """Insert rows unless some with the same key are there; when one is being inserted right now, wait for that."""
+    if rows:
+        on_sqlite = session.get_bind().dialect.name == "sqlite"
+        insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
+        session.execute(insert.on_conflict_do_nothing(), list(rows))
 
 
 @contextmanager

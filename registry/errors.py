@@ -18,8 +18,15 @@ RegistryError
 │   ├── GenerationConflict  the pointer moved since the caller looked
 │   ├── NothingToRollBack   the pointer has no earlier holder
 │   ├── UploadIncomplete    the version names bytes that have not arrived
-│   └── UploadUsed          the upload became another version already
-├── UploadExpired
+│   ├── UploadUsed          the upload became another version already
+│   ├── VersionInUse        a pointer or a legal hold forbids to delete the version
+│   ├── VersionUnverified   its bytes are still being checked; ask again in a moment
+│   ├── VersionDamaged      its bytes are not what they should be
+│   └── VersionPurged       deleted for good: the restore window is over
+├── IdempotencyMismatch     the same idempotency key with another request
+├── Gone
+│   ├── UploadExpired
+│   └── VersionDeleted      deleted; it may still be restored
 └── Unavailable             try again later
     ├── StoreUnavailable
     └── DatabaseUnavailable
@@ -150,8 +157,52 @@ class UploadUsed(Conflict):
     code = "upload_used"
 
 
-class UploadExpired(RegistryError):
+class VersionInUse(Conflict):
+    code = "version_in_use"
+
+
+class VersionUnverified(Conflict):
+    code = "version_unverified"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(
+            f"The registry is still checking the bytes of {model}/{number}. Ask again in a moment.",
+        )
+
+
+class VersionDamaged(Conflict):
+    code = "version_damaged"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(
+            f"The stored bytes of {model}/{number} are not what its digest promises. Publish the same files again to repair "
+            "it, or use another version."
+        )
+
+
+class VersionPurged(Conflict):
+    code = "version_purged"
+
+
+class IdempotencyMismatch(RegistryError):
+    code = "idempotency_mismatch"
+
+
+class Gone(RegistryError):
+    code = "gone"
+
+
+class UploadExpired(Gone):
     code = "upload_expired"
+
+
+class VersionDeleted(Gone):
+    code = "version_deleted"
+
+    def __init__(self, model: str, number: int) -> None:
+        super().__init__(
+            f"Version {number} of {model!r} was deleted. Restore it while the restore window is open."
+        )
 
 
 class Unavailable(RegistryError):

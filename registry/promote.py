@@ -12,9 +12,10 @@ it saw is refused if anybody was faster. All moves of one model queue at the mod
 """
 
 import sqlalchemy as sa
+from sqlalchemy.orm import defer
 
 from registry import events
-from registry.browse import pointer_of
+from registry.browse import pointer_of, version_row
 from registry.database import WriteSession, utc_now
 from registry.domain import (
     POINTER_STAGES,
@@ -30,9 +31,10 @@ from registry.errors import (
     ModelNotFound,
     NothingToRollBack,
     PointerNotFound,
-    VersionNotFound,
+    VersionDamaged,
+    VersionUnverified,
 )
-from registry.tables import ModelRow, MoveRow, PointerRow, VersionRow
+from registry.tables import ContentRow, FileRow, ModelRow, MoveRow, PointerRow, VersionRow
 
 NO_MOVE_BEFORE = "sha256:" + "0" * 64
 """The `previous_digest` of a pointer's first move."""
@@ -50,8 +52,8 @@ def promote(
 ) -> Promotion:
     """Give version `number` the stage or alias `to`.
 
-    Raises ModelNotFound, VersionNotFound, InvalidName, or GenerationConflict when the pointer is not at
-    `expected_generation` (0: it was never used).
+    Raises ModelNotFound, VersionNotFound, VersionDeleted, VersionUnverified, VersionDamaged, InvalidName, or
+    GenerationConflict when the pointer is not at `expected_generation` (0: it was never used).
     """
     moves = _Moves(session, model, actor, reason)
     version = moves.version(number)
@@ -121,6 +123,7 @@ def remove(
 def _take(
     moves: "_Moves", version: VersionRow, name: str, pointer: PointerRow | None, kind: MoveKind
 ) -> Promotion:
+    moves.require_sound(version.number)
     displaced = pointer.number if pointer is not None else None
     moved = moves.move(name, pointer, version.number, kind)
     if name in POINTER_STAGES:
@@ -165,10 +168,21 @@ class _Moves:
         self._model = row
 
     def version(self, number: int) -> VersionRow:
+        return version_row(self._session, self._model, number)
+
+    def require_sound(self, number: int) -> None:
+        """Nothing is promoted whose bytes are not known to be right."""
+        files = FileRow.model_id == self._model.id, FileRow.number == number
+        query = sa.select(ContentRow).join(FileRow, FileRow.content_id == ContentRow.id).where(*files)
+        found = self._session.scalars(query.options(defer(ContentRow.layout))).all()
+        if any(content.damaged for content in found):
+            raise VersionDamaged(self._model.name, number)
+        if any(content.verified_at is None for content in found):
+            raise VersionUnverified(self._model.name, number)
+
+    def is_deleted(self, number: int) -> bool:
         row = self._session.get(VersionRow, (self._model.id, number))
-        if row is None:
-            raise VersionNotFound(self._model.name, number)
-        return row
+        return row is None or row.deleted_at is not None
 
     def pointer(self, name: str) -> PointerRow | None:
         return self._session.get(PointerRow, (self._model.id, name))
@@ -180,7 +194,7 @@ class _Moves:
         return list(self._session.scalars(query))
 
     def holder_before(self, pointer: PointerRow) -> int | None:
-        """The version that `pointer` held before its last promotion that no rollback has undone."""
+        """The version that `pointer` held before its last promotion that no rollback has undone, unless it was deleted."""
         query = (
             sa.select(MoveRow.kind, MoveRow.from_number)
             .where(MoveRow.model_id == self._model.id, MoveRow.pointer == pointer.name)
@@ -193,7 +207,7 @@ class _Moves:
                     undone += 1
                 elif undone:
                     undone -= 1
-                else:
+                elif from_number is None or not self.is_deleted(from_number):
                     return from_number
         return None
 

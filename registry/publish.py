@@ -1,64 +1,59 @@
-"""Publishing: from announced files to a visible version.
+"""Publishing: making a version of what an upload brought (uploads.py), in one transaction.
 
-    begin()    the client announces paths, sizes and digests; the registry answers which bytes it needs, and where to
-    receive()  … and takes them itself when the store cannot; every upload writes under a key of its own
-    seal()     bytes that went straight to the store must have the announced size and digest
-    commit()   one transaction: number, version, files, blobs, event. Only now can anybody see the version
+    place       every file is stretches of blobs that this upload brought or may reuse, or a content that is there already
+    verify      what the store has not checked itself is read and hashed; very large files right after the commit instead,
+                and until then their version cannot be promoted (verify.py)
+    commit      one transaction: every blob still live, number, version, files, contents, event. Only now can anybody see it
 
 Whatever dies on the way leaves nothing but unreferenced bytes. A commit that is repeated gives the same version.
 """
 
-import hashlib
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from registry import browse, events
-from registry.database import Database, WriteSession, insert_or_ignore, utc_now
-from registry.domain import (
-    Facts,
-    File,
-    check_digest,
-    check_facts,
-    check_files,
-    check_model_name,
-    manifest_digest,
-)
+from registry import browse, contents, events, seal, uploads, verify
+from registry.contents import Segment
+from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
+from registry.domain import Facts, File, check_facts, check_files, check_model_name, manifest_digest
 from registry.errors import (
     DigestMismatch,
+    InvalidFiles,
     ModelExists,
     SizeMismatch,
-    StoreUnavailable,
-    UploadExpired,
     UploadIncomplete,
     UploadNotFound,
     UploadUsed,
 )
-from registry.tables import BlobRow, FileRow, ModelRow, UploadBlobRow, UploadRow, VersionRow
-from storage import BlobStore, Ticket
+from registry.failpoints import failpoint
+from registry.tables import (
+    BlobRow,
+    ContentBlobRow,
+    ContentRow,
+    FileRow,
+    LeaseRow,
+    ModelRow,
+    VersionRow,
+)
+from storage import BlobStore
 from storage.errors import BlobNotFound, StorageError
-from storage.errors import SizeMismatch as WrongSize
-from storage.layout import new_key
+
+MAX_SEGMENTS = 100_000
+"""Stretches of which one version may consist."""
+
+Stretch = tuple[str, int, int]
+"""Digest of a blob, offset, length: how a client says where the bytes of a file are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that the registry asks for. Without a ticket they are to be sent to the registry itself."""
+class _Content:
+    """The bytes of a file: an existing content, or segments for a new one."""
 
-    digest: str
-    size: int
-    ticket: Ticket | None
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    id: str
-    expires_at: datetime
-    needs: Sequence[Need]
+    file: File
+    known: int | None = None
+    segments: tuple[Segment, ...] = ()
+    verified: bool = False
 
 
 def create_model(session: WriteSession, name: str, description: str) -> None:
@@ -74,93 +69,22 @@ def create_model(session: WriteSession, name: str, description: str) -> None:
     events.record(session, "model.created", name, {})
 
 
-def begin(
-    database: Database,
-    store: BlobStore,
-    model: str,
-    files: Sequence[File],
-    *,
-    actor: str,
-    ttl_s: int,
-    url_ttl_s: int,
-) -> Upload:
-    """Start an upload of `files`; tells which bytes are needed. Raises InvalidName or InvalidInput of the files."""
-    check_model_name(model)
-    check_files(files)
-    sizes = {file.digest: file.size for file in files}
-    upload_id = str(uuid.uuid4())
-    with database.write() as session:
-        now = session.scalars(sa.select(utc_now())).one()
-        upload = UploadRow(
-            id=upload_id, model=model, created_by=actor, expires_at=now + timedelta(seconds=ttl_s)
-        )
-        session.add(upload)
-        session.flush()
-        stored = sa.select(BlobRow.digest, BlobRow.size).where(BlobRow.digest.in_(sizes))
-        known = {row[0]: row[1] for row in session.execute(stored)}
-        if any(known[digest] != sizes[digest] for digest in known):
-            raise SizeMismatch("A file was announced with a size that its digest cannot have.")
-        needed = [
-            UploadBlobRow(upload_id=upload_id, digest=digest, key=new_key(digest), size=size)
-            for digest, size in sorted(sizes.items())
-            if digest not in known
-        ]
-        session.add_all(needed)
-    try:
-        needs = [
-            Need(b.digest, b.size, store.upload_ticket(b.key, size=b.size, expires_s=url_ttl_s))
-            for b in needed
-        ]
-    except StorageError as error:
-        raise _store_unavailable() from error
-    return Upload(upload_id, upload.expires_at, needs)
-
-
-def receive(
-    database: Database, store: BlobStore, upload_id: str, digest: str, source: BinaryIO, *, size: int
-) -> None:
-    """Store bytes that the client sends to the registry itself.
-
-    Raises UploadNotFound, UploadExpired, SizeMismatch or DigestMismatch; then nothing of them is kept. Bytes that
-    arrived before are not written again.
-    """
-    check_digest(digest)
-    with database.read() as session:
-        _open_upload(session, upload_id)
-        blob = session.get(UploadBlobRow, (upload_id, digest))
-    if blob is None:
-        raise UploadNotFound("This upload does not expect these bytes.")
-    if size != blob.size:
-        raise SizeMismatch(f"{blob.size} bytes were announced; the request has {size}.")
-    if blob.sealed:
-        return
-    hashing = _HashingReader(source)
-    # Two requests with the same bytes may run at once; each writes under its own key, the first to finish counts.
-    key = new_key(digest)
-    try:
-        store.put(key, hashing, size=size)
-    except WrongSize as error:
-        raise SizeMismatch(f"{blob.size} bytes were announced; another number arrived.") from error
-    except StorageError as error:
-        raise _store_unavailable() from error
-    if hashing.digest() != digest:
-        _discard(store, key)
-        raise DigestMismatch("The bytes received do not have the digest that was announced.")
-    if not _seal_as(database, upload_id, digest, key):
-        _discard(store, key)
-
-
 def commit(
     database: Database,
     store: BlobStore,
     model: str,
     upload_id: str,
     files: Sequence[File],
+    stretches: Mapping[str, Sequence[Stretch]],
     facts: Facts,
     *,
     actor: str,
+    verify_bytes: int,
 ) -> tuple[browse.Version, bool]:
     """Make the uploaded files a version of `model`, and the model if need be.
+
+    `stretches` says, by path, where the bytes of a file are; a file without is a blob of its own, or there already. New
+    contents of at most `verify_bytes` together are verified before the commit, larger ones after it.
 
     Returns the version and whether it is new: repeating a commit whose answer was lost gives the same version. Raises
     UploadIncomplete with what is missing, DigestMismatch, UploadNotFound, UploadExpired, UploadUsed, or InvalidInput.
@@ -168,115 +92,184 @@ def commit(
     check_model_name(model)
     by_path = check_files(files)
     check_facts(facts, by_path)
-    seal(database, store, upload_id)
-    digest = manifest_digest(files)
-    with database.write() as session:
-        insert_or_ignore(session, ModelRow, name=model)
-        owner = session.scalars(sa.select(ModelRow).where(ModelRow.name == model).with_for_update()).one()
-        committed = session.scalar(sa.select(VersionRow).where(VersionRow.upload_id == upload_id))
-        if committed is not None:
-            if (committed.model_id, committed.manifest_digest) != (owner.id, digest):
-                raise UploadUsed("This upload became another version already. Start a new one.")
-            return browse.version(session, model, committed.number), False
-        upload = _open_upload(session, upload_id)
-        if upload.model != model:
+    if sum(map(len, stretches.values())) > MAX_SEGMENTS:
+        raise InvalidFiles(f"A version has at most {MAX_SEGMENTS} segments.")
+    with database.read() as session:
+        if (done := _committed(session, model, upload_id, files)) is not None:
+            return done, False
+        if uploads.open_upload(session, upload_id).model != model:
             raise UploadNotFound(f"Model {model!r} has no such upload.")
-        spare = _adopt_blobs(session, upload_id, files)
+        # Only what this version is made of: other uploads of the same caller may still be bringing the rest.
+        needed = {file.digest for file in files} | {s[0] for path in stretches for s in stretches[path]}
+        brought = [b for b in uploads.blobs_of_upload(session, upload_id) if b.digest in needed]
+    live = seal.seal(database, store, brought)
+    with database.read() as session:
+        placed = _place(session, files, stretches, [blob for blob in brought if blob.id in live])
+        keys = contents.keys_of(session, [s for content in placed for s in content.segments])
+    placed = _verified(store, keys, placed, verify_bytes)
+    failpoint("commit.before")
+    with database.write() as session:
+        insert_or_ignore(session, ModelRow, {"name": model})
+        owner = session.scalars(sa.select(ModelRow).where(ModelRow.name == model).with_for_update()).one()
+        if (done := _committed(session, model, upload_id, files)) is not None:
+            return done, False
+        uploads.open_upload(session, upload_id)
+        _require_live(session, placed)
         number = owner.next_number
         owner.next_number = number + 1
+        digest = manifest_digest(files)
         session.add(_version_row(owner.id, number, upload_id, digest, facts, actor))
         session.flush()
-        session.add_all(
-            FileRow(model_id=owner.id, number=number, path=f.path, digest=f.digest) for f in files
-        )
-        session.flush()
+        _add_files(session, owner.id, number, placed)
+        session.execute(sa.delete(LeaseRow).where(LeaseRow.upload_id == upload_id))
         events.record(session, "version.created", model, {"number": number, "digest": digest})
-        version = browse.version(session, model, number)
-    for key in spare:
-        _discard(store, key)
-    return version, True
+        return browse.version(session, model, number), True
 
 
-def seal(database: Database, store: BlobStore, upload_id: str) -> None:
-    """Read what was sent straight to the store, and keep what has the announced size and digest.
-
-    A presigned URL outlives the upload, so what it can write must never be what a version refers to: the verified
-    bytes are written again under a key that no URL was ever made for. Bytes that are not there yet are no error here.
-    Raises DigestMismatch when stored bytes are not what was announced.
-    """
-    with database.read() as session:
-        unsealed = session.scalars(
-            sa.select(UploadBlobRow).where(UploadBlobRow.upload_id == upload_id, ~UploadBlobRow.sealed)
-        ).all()
-    for blob in unsealed:
-        try:
-            key = _keep_verified(store, blob)
-        except BlobNotFound:
-            continue
-        except StorageError as error:
-            raise _store_unavailable() from error
-        _discard(store, blob.key)
-        if key is None:
-            raise DigestMismatch(
-                "Stored bytes do not have the size and digest that were announced. Upload them again."
-            )
-        if not _seal_as(database, upload_id, blob.digest, key):
-            _discard(store, key)
-
-
-def _keep_verified(store: BlobStore, blob: UploadBlobRow) -> str | None:
-    key = new_key(blob.digest)
-    with store.open(blob.key) as stored:
-        hashing = _HashingReader(stored)
-        try:
-            store.put(key, hashing, size=blob.size)
-        except WrongSize:
-            return None
-    if hashing.digest() != blob.digest:
-        _discard(store, key)
+def _committed(
+    session: browse.Session, model: str, upload_id: str, files: Sequence[File]
+) -> browse.Version | None:
+    """The version that this upload became. Raises UploadUsed if it is another one than is asked for now."""
+    query = (
+        sa.select(VersionRow, ModelRow)
+        .join(ModelRow, ModelRow.id == VersionRow.model_id)
+        .where(VersionRow.upload_id == upload_id)
+    )
+    found = session.execute(query).first()
+    if found is None:
         return None
-    return key
+    version, owner = found
+    if (owner.name, version.manifest_digest) != (model, manifest_digest(files)):
+        raise UploadUsed("This upload became another version already. Start a new one.")
+    return browse.version(session, model, version.number)
 
 
-def _seal_as(database: Database, upload_id: str, digest: str, key: str) -> bool:
-    with database.write() as session:
-        sealed = session.execute(
-            sa.update(UploadBlobRow)
-            .where(
-                UploadBlobRow.upload_id == upload_id, UploadBlobRow.digest == digest, ~UploadBlobRow.sealed
-            )
-            .values(sealed=True, key=key)
-            .returning(UploadBlobRow.digest)
-        )
-        return sealed.first() is not None
-
-
-def _open_upload(session: browse.Session, upload_id: str) -> UploadRow:
-    upload = session.get(UploadRow, upload_id)
-    if upload is None:
-        raise UploadNotFound("There is no such upload.")
-    if upload.expires_at <= session.scalars(sa.select(utc_now())).one():
-        raise UploadExpired("This upload took too long. Start a new one.")
-    return upload
-
-
-def _adopt_blobs(session: WriteSession, upload_id: str, files: Sequence[File]) -> list[str]:
-    """Turn what this upload brought into blobs; returns keys of bytes that turned out to be there already."""
-    wanted = {file.digest: file.size for file in files}
-    brought = session.scalars(
-        sa.select(UploadBlobRow).where(UploadBlobRow.upload_id == upload_id, UploadBlobRow.sealed)
-    ).all()
-    for blob in sorted(
-        brought, key=lambda b: b.digest
-    ):  # one order for all writers, or two could wait for each other
-        if blob.digest in wanted:
-            insert_or_ignore(session, BlobRow, digest=blob.digest, key=blob.key, size=blob.size)
-    known = {b.digest: b for b in session.scalars(sa.select(BlobRow).where(BlobRow.digest.in_(wanted)))}
-    if missing := wanted.keys() - known.keys():
+def _place(
+    session: ReadSession,
+    files: Sequence[File],
+    stretches: Mapping[str, Sequence[Stretch]],
+    brought: Sequence[BlobRow],
+) -> list[_Content]:
+    """Where the bytes of each file are. Raises UploadIncomplete or InvalidInput."""
+    blobs = {blob.digest: blob for blob in brought}
+    known = contents.reusable(session, [file.digest for file in files])
+    missing = {s[0] for path in stretches for s in stretches[path]} - blobs.keys()
+    found = {}
+    for file in files:
+        content = known.get(file.digest)
+        if content is not None:
+            if content.size != file.size:
+                raise SizeMismatch("A file was announced with a size that its digest cannot have.")
+            found[file.path] = _Content(file, known=content.id, verified=True)
+        elif file.path in stretches:
+            if not missing:
+                found[file.path] = _Content(file, segments=_resolve(file, stretches[file.path], blobs))
+        elif file.digest in blobs:
+            blob = blobs[file.digest]
+            if blob.size != file.size:
+                raise SizeMismatch("A file was announced with a size that its digest cannot have.")
+            whole = Segment(blob.id, 0, blob.size)
+            found[file.path] = _Content(file, segments=(whole,), verified=True)
+        else:
+            missing.add(file.digest)
+    if missing:
         raise UploadIncomplete(sorted(missing))
-    if any(known[digest].size != size for digest, size in wanted.items()):
-        raise SizeMismatch("A file was announced with a size that its digest cannot have.")
-    return [blob.key for blob in brought if blob.digest in known and known[blob.digest].key != blob.key]
+    return [found[file.path] for file in files]
+
+
+def _resolve(file: File, stretches: Sequence[Stretch], blobs: Mapping[str, BlobRow]) -> tuple[Segment, ...]:
+    for digest, offset, length in stretches:
+        if offset + length > blobs[digest].size:
+            raise InvalidFiles("A segment reaches beyond the end of its blob.")
+    if sum(length for _, _, length in stretches) != file.size:
+        raise SizeMismatch("The segments of a file do not add up to its size.")
+    return tuple(
+        contents.coalesced([Segment(blobs[d].id, offset, length) for d, offset, length in stretches])
+    )
+
+
+def _verified(
+    store: BlobStore, keys: Mapping[int, str], placed: Sequence[_Content], verify_bytes: int
+) -> list[_Content]:
+    """The same contents, verified unless they are too many bytes to read now."""
+    unverified = {content.file.digest: content for content in placed if not content.verified}
+    if sum(content.file.size for content in unverified.values()) > verify_bytes:
+        return list(placed)
+    reader = verify.PackReader(store)
+    try:
+        for content in unverified.values():
+            found = contents.digest(reader.read(keys, content.segments))
+            if found != (content.file.digest, content.file.size):
+                raise DigestMismatch("The segments of a file do not have the digest that was announced.")
+    except BlobNotFound as error:
+        raise UploadIncomplete(sorted(unverified)) from error
+    except StorageError as error:
+        raise seal.unavailable() from error
+    return [replace(content, verified=True) for content in placed]
+
+
+def _require_live(session: WriteSession, placed: Sequence[_Content]) -> None:
+    """Lock every blob that the version needs, so that the sweep waits; whatever it took before is asked for again."""
+    known = [content.known for content in placed if content.known is not None]
+    reused = sa.select(ContentRow).where(ContentRow.id.in_(known)).order_by(ContentRow.id)
+    of_known = {
+        (content.id, segment.blob)
+        for content in session.scalars(reused.with_for_update(read=True))
+        for segment in contents.segments_of(content)
+    }
+    # A content whose last version was purged meanwhile does not need its blobs any more.
+    bound = sa.select(ContentBlobRow.content_id, ContentBlobRow.blob_id)
+    bound = bound.where(ContentBlobRow.content_id.in_(known))
+    unbound = of_known - {(row[0], row[1]) for row in session.execute(bound)}
+    wanted = {segment.blob for content in placed for segment in content.segments} | {b for _, b in of_known}
+    query = (
+        sa.select(BlobRow.id)
+        .where(BlobRow.id.in_(wanted), BlobRow.state == "live", ~BlobRow.damaged)
+        .order_by(BlobRow.id)
+        .with_for_update(read=True)
+    )
+    lost = wanted - set(session.scalars(query))
+    damaged = session.scalars(
+        sa.select(ContentRow.id).where(ContentRow.id.in_(known), ContentRow.damaged)
+    ).all()
+    if lost or damaged or unbound:
+        digests = sa.select(BlobRow.digest).where(BlobRow.id.in_(lost))
+        files = {content.file.digest for content in placed if content.known is not None}
+        raise UploadIncomplete(sorted({*session.scalars(digests), *files}))
+
+
+def _add_files(session: WriteSession, model_id: int, number: int, placed: Sequence[_Content]) -> None:
+    ids: dict[str, int] = {}
+    for content in placed:
+        if content.file.digest not in ids:
+            ids[content.file.digest] = content.known or _add_content(session, content)
+    session.add_all(
+        FileRow(
+            model_id=model_id,
+            number=number,
+            path=content.file.path,
+            digest=content.file.digest,
+            content_id=ids[content.file.digest],
+        )
+        for content in placed
+    )
+    session.flush()
+
+
+def _add_content(session: WriteSession, content: _Content) -> int:
+    now = session.scalars(sa.select(utc_now())).one()
+    row = ContentRow(
+        digest=content.file.digest,
+        size=content.file.size,
+        layout=contents.to_layout(content.segments),
+        verified_at=now if content.verified else None,
+    )
+    session.add(row)
+    session.flush()
+    contents.bind(session, row)
+    if content.verified:
+        contents.repair(session, row)
+    return row.id
 
 
 def _version_row(
@@ -296,31 +289,3 @@ def _version_row(
         upload_id=upload_id,
         created_by=actor,
     )
-
-
-def _discard(store: BlobStore, key: str) -> None:
-    """Remove bytes that nothing refers to. If the store refuses, they stay, unreferenced and harmless."""
-    try:
-        store.delete(key)
-    except StorageError:
-        return
-
-
-def _store_unavailable() -> StoreUnavailable:
-    return StoreUnavailable("The registry's blob store does not answer. Try again in a moment.")
-
-
-class _HashingReader:
-    """Hashes what passes through."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._source.read(size)
-        self._hash.update(chunk)
-        return chunk
-
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"

@@ -30,8 +30,32 @@ class Settings(BaseSettings):
     max_blob_bytes: int = Field(
         5 * 1024**3, ge=1, description="limit of one file; 5 GiB is what S3 takes in one PUT"
     )
+    max_manifest_bytes: int = Field(
+        16 * 1024**2, ge=1024, description="limit of the JSON that lists the files and segments of a version"
+    )
+    verify_bytes: int = Field(
+        64 * 1024**2,
+        ge=0,
+        description="new files that no store has checked are read before their version is visible, up to this many bytes; "
+        "more are read right after it, and the version can be promoted then",
+    )
+    verify_poll_s: float = Field(
+        10.0, gt=0, description="how often to look for bytes to verify that another registry left"
+    )
     upload_ttl_s: int = Field(24 * 3600, ge=60, description="how long a started upload may take")
     url_ttl_s: int = Field(900, ge=30, description="how long a presigned URL is good for")
+    restore_window_s: int = Field(
+        7 * 24 * 3600, ge=0, description="how long a deleted version can be restored"
+    )
+    sweep_interval_s: float = Field(
+        3600.0, ge=0, description="how often the server sweeps away bytes that nothing needs; 0: never"
+    )
+    sweep_grace_s: int = Field(
+        3600, ge=60, description="how long such bytes wait, twice, before they are deleted"
+    )
+    sweep_max_share: float = Field(
+        0.2, ge=0, le=1, description="the sweep stops when it would take a larger share of all blobs at once"
+    )
     feed_poll_s: float = Field(
         0.5, gt=0, description="how often watchers look for events of other registry processes"
     )

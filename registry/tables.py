@@ -1,13 +1,14 @@
 """The tables, and every invariant that a constraint can hold.
 
-    models ──< versions ──< files >── blobs             bytes: one row per distinct content, under a key of ours
-       │           ^
+    models ──< versions ──< files >── contents >──< blobs      a file's content is stretches of blobs, in order;
+       │           ^                     layout                a blob is one object of the store, under a key of ours
        ├──< pointers   (model, name) -> at most one version *of the same model*; generation only grows
        └──< moves      every move of every pointer, insert-only, each row hashed with the one before
-    uploads ──< upload_blobs                            bytes on their way in; nothing of them is visible yet
-    events, feed                                        the change feed and its one counter
+    uploads ──< leases >── blobs                               what an upload brings or reuses stays until it ends
+    trash                                                      keys to delete, unless a blob takes them first
+    events, feed                                               the change feed and its one counter
 
-Triggers (see the first migration) refuse to change or remove versions, files and moves.
+Triggers (see migrations/) refuse to change or remove versions, files, contents and moves.
 """
 
 from datetime import datetime
@@ -77,33 +78,122 @@ class VersionRow(Base):
     upload_id: Mapped[str] = mapped_column(sa.ForeignKey("uploads.id"), unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
     created_by: Mapped[str] = mapped_column(sa.String(128))
-    # The one column that may change: production and staging are pointers, "archived" is a property.
+    # Only what follows may change: production and staging are pointers, "archived" is a property.
     archived: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    # Soft deletion: a tombstone first; `purged_at` says that the bytes are no longer held for it.
+    deleted_at: Mapped[datetime | None]
+    deleted_by: Mapped[str | None] = mapped_column(sa.String(128))
+    purged_at: Mapped[datetime | None]
+    # Why this version must not be deleted, whatever else happens; None: nothing forbids it.
+    legal_hold: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class UploadRow(Base):
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    model: Mapped[str] = mapped_column(sa.String(128), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    created_by: Mapped[str] = mapped_column(sa.String(128))
+    expires_at: Mapped[datetime]
+    # The caller's name for this upload: the same key and the same request are the same upload.
+    idempotency_key: Mapped[str | None] = mapped_column(sa.String(128), index=True, unique=True)
+    request_digest: Mapped[str | None] = mapped_column(sa.String(71))
 
 
 class BlobRow(Base):
+    """One object of the store: a whole file, or a pack of small files or of chunks of large ones.
+
+    expected ──seal──> live ──sweep──> condemned ──sweep──> (no row; its key is in the trash)
+    """
+
     __tablename__ = "blobs"
     __table_args__ = (
         sa.CheckConstraint(_is_digest("digest"), "digest"),
         sa.CheckConstraint("size >= 0", "size"),
+        sa.CheckConstraint("state IN ('expected', 'live', 'condemned')", "state"),
+        sa.CheckConstraint("(state = 'condemned') = (condemned_at IS NOT NULL)", "condemned_at"),
     )
 
-    digest: Mapped[str] = mapped_column(sa.String(71), primary_key=True)
-    key: Mapped[str] = mapped_column(sa.String(256), unique=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(71), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
+    # Used once: nothing that happens to a key later, such as a slow delete, can touch other bytes.
+    key: Mapped[str] = mapped_column(sa.String(256), unique=True)
+    state: Mapped[str] = mapped_column(sa.String(9), index=True)
+    upload_id: Mapped[str | None] = mapped_column(sa.ForeignKey(UploadRow.id), index=True)
+    damaged: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    condemned_at: Mapped[datetime | None]
+
+
+class ContentRow(Base):
+    """The bytes of a file: `layout` says which stretches of which blobs, concatenated, have this size and digest.
+
+    {"layout": 1, "segments": [[blob id, offset, length], …]}; the number is the format's version.
+    """
+
+    __tablename__ = "contents"
+    __table_args__ = (
+        sa.CheckConstraint(_is_digest("digest"), "digest"),
+        sa.CheckConstraint("size >= 0", "size"),
+        sa.UniqueConstraint("id", "digest"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(71), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    layout: Mapped[dict[str, Any]]
+    # Of a large file: its chunks, as chunks.py lists them, once the registry has read it.
+    chunks: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    # When the registry, or the store for it, found that the bytes have the digest.
+    verified_at: Mapped[datetime | None]
+    # Another process is reading it to verify it, until then.
+    claimed_until: Mapped[datetime | None]
+    damaged: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+
+
+class ContentBlobRow(Base):
+    """Which blobs a content needs. A blob with a row here cannot be removed."""
+
+    __tablename__ = "content_blobs"
+
+    content_id: Mapped[int] = mapped_column(sa.ForeignKey(ContentRow.id), primary_key=True)
+    blob_id: Mapped[int] = mapped_column(sa.ForeignKey(BlobRow.id), primary_key=True, index=True)
+
+
+class LeaseRow(Base):
+    """An upload brings this blob, or was told that it may reuse it: it is not swept before the upload ends."""
+
+    __tablename__ = "leases"
+
+    upload_id: Mapped[str] = mapped_column(sa.ForeignKey(UploadRow.id), primary_key=True)
+    blob_id: Mapped[int] = mapped_column(sa.ForeignKey(BlobRow.id), primary_key=True, index=True)
+
+
+class TrashRow(Base):
+    """A key to delete from the store. Each key begins here, before its first byte is written, and leaves when sealed."""
+
+    __tablename__ = "trash"
+
+    key: Mapped[str] = mapped_column(sa.String(256), primary_key=True)
+    not_before: Mapped[datetime] = mapped_column(index=True)
+    # From now on the object may be gone at any moment: no blob can take the key any more.
+    claimed: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
 
 
 class FileRow(Base):
     __tablename__ = "files"
     __table_args__ = (
         sa.ForeignKeyConstraint(["model_id", "number"], ["versions.model_id", "versions.number"]),
+        sa.ForeignKeyConstraint(["content_id", "digest"], ["contents.id", "contents.digest"]),
     )
 
-    model_id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     path: Mapped[str] = mapped_column(sa.String(1024), primary_key=True)
-    digest: Mapped[str] = mapped_column(sa.ForeignKey(BlobRow.digest), index=True)
+    digest: Mapped[str] = mapped_column(sa.String(71), index=True)
+    content_id: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
 class PointerRow(Base):
@@ -157,32 +247,6 @@ class MoveRow(Base):
     at: Mapped[datetime]
     digest: Mapped[str] = mapped_column(sa.String(71))
     previous_digest: Mapped[str] = mapped_column(sa.String(71))
-
-
-class UploadRow(Base):
-    __tablename__ = "uploads"
-
-    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
-    model: Mapped[str] = mapped_column(sa.String(128))
-    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
-    created_by: Mapped[str] = mapped_column(sa.String(128))
-    expires_at: Mapped[datetime]
-
-
-class UploadBlobRow(Base):
-    __tablename__ = "upload_blobs"
-    __table_args__ = (
-        sa.CheckConstraint(_is_digest("digest"), "digest"),
-        sa.CheckConstraint("size >= 0", "size"),
-    )
-
-    upload_id: Mapped[str] = mapped_column(sa.ForeignKey(UploadRow.id), primary_key=True)
-    digest: Mapped[str] = mapped_column(sa.String(71), primary_key=True)
-    # Never reused, so nothing that happens to it later can touch bytes that a version refers to.
-    key: Mapped[str] = mapped_column(sa.String(256), unique=True)
-    size: Mapped[int] = mapped_column(BigInteger)
-    # The registry has read the stored bytes and found this size and digest.
-    sealed: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
 
 
 class EventRow(Base):

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from registry.access import Caller, authenticate
+from registry.background import Background
 from registry.database import Database
 from registry.events import Notifier
 from registry.settings import Settings
@@ -36,6 +37,10 @@ def _notifier(request: Request) -> Notifier:
     return cast("Notifier", request.app.state.notifier)
 
 
+def _verifier(request: Request) -> Background:
+    return cast("Background", request.app.state.verifier)
+
+
 def authenticated(
     request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
@@ -47,4 +52,5 @@ Db = Annotated[Database, Depends(_database)]
 Store = Annotated[BlobStore, Depends(_store)]
 Config = Annotated[Settings, Depends(_settings)]
 Changes = Annotated[Notifier, Depends(_notifier)]
+Verifying = Annotated[Background, Depends(_verifier)]
 WhoCalls = Annotated[Caller, Depends(authenticated)]

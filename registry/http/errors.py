@@ -22,7 +22,8 @@ STATUSES: Mapping[type[errors.RegistryError], int] = {
     errors.Unauthorized: 401,
     errors.NotFound: 404,
     errors.Conflict: 409,
-    errors.UploadExpired: 410,
+    errors.IdempotencyMismatch: 422,
+    errors.Gone: 410,
     errors.Unavailable: 503,
 }
 

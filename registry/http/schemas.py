@@ -4,9 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PlainSerializer, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+    StringConstraints,
+)
 
 from registry.domain import MAX_FILES, MAX_NUMBER, MAX_SIZE, MoveKind, PointerKind, Stage
+from registry.publish import MAX_SEGMENTS
+from registry.uploads import MAX_BLOBS
 
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -81,13 +90,49 @@ class ModelCreate(Request):
     description: Text = ""
 
 
+class Unhashed(Request):
+    """A file whose digest is not known yet."""
+
+    path: Path
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
+
+
 class UploadCreate(Request):
+    """What there is to upload. With `packed`, the caller cuts and packs the bytes itself and announces the packs as blobs."""
+
+    files: Annotated[list[File], Field(max_length=MAX_FILES)] = []
+    unhashed: Annotated[list[Unhashed], Field(max_length=MAX_FILES)] = []
+    packed: bool = False
+
+
+class Blob(Request):
+    """A blob to send: a whole file, or a pack."""
+
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
+
+
+class BlobsCreate(Request):
+    blobs: Annotated[list[Blob], Field(max_length=MAX_FILES)]
+
+
+class FilesOffer(Request):
     files: Annotated[list[File], Field(max_length=MAX_FILES)]
+
+
+Offset = Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
+
+
+class PlacedFile(File):
+    """A file, and where its bytes are: [index into `blobs`, offset, length] each; null: a blob of its own, or known."""
+
+    segments: Annotated[list[tuple[Offset, Offset, Offset]] | None, Field(max_length=MAX_SEGMENTS)] = None
 
 
 class VersionCreate(Request):
     upload: Name
-    files: Annotated[list[File], Field(max_length=MAX_FILES)]
+    files: Annotated[list[PlacedFile], Field(max_length=MAX_FILES)]
+    blobs: Annotated[list[Digest], Field(max_length=MAX_BLOBS)] = []
     format: Annotated[Label, Field(max_length=64, examples=["onnx"])]
     variants: Annotated[list[Variant], Field(max_length=32)] = []
     signature: Signature | None = None
@@ -156,8 +201,15 @@ class Version(Answer):
     size: int
     stage: Stage
     aliases: Sequence[str]
+    verified: Annotated[
+        bool,
+        Field(description="whether the registry has read all its bytes; if not yet, it cannot be promoted"),
+    ]
+    damaged: Annotated[bool, Field(description="whether stored bytes are not what they should be")]
     created_at: Time
     created_by: str
+    deleted_at: Time | None
+    legal_hold: str | None
 
 
 class Need(Answer):
@@ -170,20 +222,64 @@ class Need(Answer):
     headers: dict[str, str]
 
 
+class Base(Answer):
+    """A stored file whose chunks need not be sent again.
+
+    `segments`: [digest of a blob, offset, length] each. `chunks`, in base64: a byte 1, then 32 bytes BLAKE3 and 4 bytes
+    length (big-endian) for each chunk, in order.
+    """
+
+    segments: Sequence[tuple[str, int, int]]
+    chunks: str
+
+
+class Cutting(Answer):
+    """FastCDC's parameters with which `chunks` were cut: bytes, and the degree of normalization."""
+
+    smallest: int
+    target: int
+    largest: int
+    normalization: int
+
+
 class Upload(Answer):
+    """`have`: digests of files that need not be sent. `hash_first`: unhashed files that may be there already."""
+
     id: str
     expires_at: Time
     needs: Sequence[Need]
+    have: Sequence[str]
+    hash_first: Sequence[str]
+    bases: Sequence[Base]
+    cutting: Cutting
+
+
+class Needs(Answer):
+    needs: Sequence[Need]
+
+
+class Have(Answer):
+    have: Sequence[str]
+
+
+class StoredBlob(Answer):
+    digest: str
+    size: int
+    url: str
 
 
 class Download(Answer):
+    """A file; either fetch it whole from `url`, or its segments: [index into `blobs`, offset, length] each."""
+
     path: str
     size: int
     digest: str
     url: str
+    segments: Sequence[tuple[int, int, int]]
 
 
 class Downloads(Answer):
+    blobs: Sequence[StoredBlob]
     files: Sequence[Download]
 
 

@@ -56,9 +56,11 @@ def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _StrictRequest(Request):
+    limit = "max_body_bytes"
+
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            self._body = await self._bounded_body(self.app.state.settings.max_body_bytes)
+            self._body = await self._bounded_body(getattr(self.app.state.settings, self.limit))
         return self._body
 
     async def _bounded_body(self, limit: int) -> bytes:
@@ -77,17 +79,29 @@ class _StrictRequest(Request):
         return parse_json(await self.body())
 
 
+class _LongRequest(_StrictRequest):
+    limit = "max_manifest_bytes"
+
+
 class StrictRoute(APIRoute):
     """A route whose body is bounded, and parsed by `parse_json`. (FastAPI's own bound answers in another error shape.)"""
+
+    request_class: type[_StrictRequest] = _StrictRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Hand a request with the strict parser to FastAPI."""
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            return await handle(self.request_class(request.scope, request.receive))
 
         return strictly
+
+
+class LongRoute(StrictRoute):
+    """A route whose body may list many files and segments."""
+
+    request_class = _LongRequest
 
 
 class Gate:

@@ -1,68 +1,34 @@
-"""Versions: upload, create, list, look, download."""
+"""Versions: create, list, look, download."""
 
 import contextlib
-import io
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, BinaryIO, cast
+from collections.abc import Iterator
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
-import anyio
-from anyio import from_thread, to_thread
-from fastapi import APIRouter, Path, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
+from starlette.types import Send
 
-from registry import browse, publish
-from registry.domain import MAX_NUMBER, Facts, File, Variant
-from registry.errors import StoreUnavailable
+from registry import browse, contents, publish
+from registry.chunks import LARGE
+from registry.domain import MAX_NUMBER, Facts, Variant
+from registry.errors import InvalidFiles, StoreUnavailable
 from registry.http import schemas
-from registry.http.deps import Config, Db, Store, WhoCalls
+from registry.http.deps import Config, Db, Store, Verifying, WhoCalls
 from registry.http.models import After, Limit
-from registry.http.strict import StrictRoute
+from registry.http.ranges import NOT_SATISFIABLE, byte_range
+from registry.http.strict import LongRoute
+from registry.http.uploads import files_of
+from storage import BlobStore
 from storage.errors import StorageError
 
-router = APIRouter(prefix="/api/v1", tags=["versions"], route_class=StrictRoute)
+router = APIRouter(prefix="/api/v1", tags=["versions"], route_class=LongRoute)
 
 VersionNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
 CHUNK = 1024 * 1024
-
-# Bytes move in threads of their own: slow uploads must not use up those that answer everything else.
-_transfers = anyio.CapacityLimiter(32)
-
-
-@router.post("/models/{model}/uploads", status_code=201, response_model=schemas.Upload, tags=["uploads"])
-def begin_upload(
-    model: str, body: schemas.UploadCreate, database: Db, store: Store, settings: Config, caller: WhoCalls
-) -> schemas.Upload:
-    """Announce files; the answer says which bytes are needed, and where to send them."""
-    upload = publish.begin(
-        database,
-        store,
-        model,
-        _files(body.files),
-        actor=caller.name,
-        ttl_s=settings.upload_ttl_s,
-        url_ttl_s=settings.url_ttl_s,
-    )
-    needs = [_need(upload.id, need) for need in upload.needs]
-    return schemas.Upload(id=upload.id, expires_at=upload.expires_at, needs=needs)
-
-
-@router.put("/uploads/{upload}/blobs/{digest}", status_code=204, tags=["uploads"])
-async def send_bytes(
-    upload: str, digest: str, request: Request, database: Db, store: Store, settings: Config
-) -> Response:
-    """Send the bytes with this digest; Content-Length is required. They are hashed while they are written."""
-    size = _content_length(request, settings.max_blob_bytes)
-    body = cast("BinaryIO", io.BufferedReader(_Body(request.stream()), CHUNK))
-    try:
-        await to_thread.run_sync(
-            lambda: publish.receive(database, store, upload, digest, body, size=size), limiter=_transfers
-        )
-    except ClientDisconnect as error:
-        raise HTTPException(400, "The connection ended before all bytes had arrived.") from error
-    return Response(status_code=204)
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.post(
@@ -77,9 +43,19 @@ async def send_bytes(
     },
 )
 def create_version(
-    model: str, body: schemas.VersionCreate, database: Db, store: Store, caller: WhoCalls, response: Response
+    model: str,
+    body: schemas.VersionCreate,
+    database: Db,
+    store: Store,
+    settings: Config,
+    verifier: Verifying,
+    caller: WhoCalls,
+    response: Response,
 ) -> browse.Version:
-    """Make uploaded files the next version. It is visible when this answers, complete and verified, or not at all."""
+    """Make uploaded files the next version. It is visible when this answers, complete, or not at all.
+
+    Of very large files the registry checks the digest of the whole a moment later: see `verified`.
+    """
     facts = Facts(
         format=body.format,
         variants=[Variant(variant.format, variant.path) for variant in body.variants],
@@ -89,19 +65,36 @@ def create_version(
         metrics=body.metrics,
         tags=body.tags,
     )
-    files = _files(body.files)
-    version, is_new = publish.commit(database, store, model, body.upload, files, facts, actor=caller.name)
+    version, is_new = publish.commit(
+        database,
+        store,
+        model,
+        body.upload,
+        files_of(list(body.files)),
+        _stretches(body),
+        facts,
+        actor=caller.name,
+        verify_bytes=settings.verify_bytes,
+    )
+    if not version.verified or version.size >= LARGE:
+        verifier.wake()
     response.status_code = 201 if is_new else 200
     return version
 
 
 @router.get("/models/{model}/versions", response_model=schemas.VersionPage)
 def list_versions(
-    model: str, database: Db, limit: Limit = 100, after: After = None
+    model: str,
+    database: Db,
+    limit: Limit = 100,
+    after: After = None,
+    deleted: Annotated[
+        bool, Query(description="those that were deleted, instead of those that were not")
+    ] = False,
 ) -> browse.Page[browse.Version]:
     """Versions of a model, newest first."""
     with database.read() as session:
-        return browse.versions(session, model, limit=limit, after=after)
+        return browse.versions(session, model, deleted=deleted, limit=limit, after=after)
 
 
 @router.get("/models/{model}/versions/{number}", response_model=schemas.Version)
@@ -117,69 +110,132 @@ def list_downloads(
 ) -> schemas.Downloads:
     """Where to fetch each file from: presigned URLs where the store has them, else this registry."""
     with database.read() as session:
-        stored = browse.stored_files(session, model, number)
-    own = f"/api/v1/models/{quote(model)}/versions/{number}/files/"
+        stored = browse.stored_version(session, model, number)
+    own = f"/api/v1/models/{quote(model)}/versions/{number}"
+    order = {blob: index for index, blob in enumerate(stored.blobs)}
     with _store_errors():
-        return schemas.Downloads(
-            files=[
-                schemas.Download(
-                    path=s.file.path,
-                    size=s.file.size,
-                    digest=s.file.digest,
-                    url=store.download_url(s.key, expires_s=settings.url_ttl_s) or own + quote(s.file.path),
-                )
-                for s in stored
-            ]
-        )
+        urls = {
+            blob: store.download_url(found.key, expires_s=settings.url_ttl_s)
+            for blob, found in stored.blobs.items()
+        }
+    return schemas.Downloads(
+        blobs=[
+            schemas.StoredBlob(digest=b.digest, size=b.size, url=urls[i] or f"{own}/blobs/{b.digest}")
+            for i, b in stored.blobs.items()
+        ],
+        files=[
+            schemas.Download(
+                path=s.file.path,
+                size=s.file.size,
+                digest=s.file.digest,
+                url=_whole(stored, s, urls) or f"{own}/files/{quote(s.file.path)}",
+                segments=[(order[each.blob], each.offset, each.length) for each in s.segments],
+            )
+            for s in stored.files
+        ],
+    )
 
 
 @router.get(
-    "/models/{model}/versions/{number}/files/{path:path}",
-    response_class=StreamingResponse,
-    responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    },
+    "/models/{model}/versions/{number}/files/{path:path}", response_class=StreamingResponse, responses=_BYTES
 )
 def get_file(model: str, number: VersionNumber, path: str, database: Db, store: Store) -> Response:
     """The bytes of one file. The receiver checks them against the digest; the header repeats it."""
     with database.read() as session:
-        stored = browse.stored_file(session, model, number, path)
+        stored = browse.stored_version(session, model, number, path)
+    [found] = stored.files
+    pieces = contents.read(store, {blob: each.key for blob, each in stored.blobs.items()}, found.segments)
     with _store_errors():
-        source = store.open(stored.key)
-    return StreamingResponse(
-        _chunks(source),
-        media_type="application/octet-stream",
-        headers={
-            "Content-Length": str(stored.file.size),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rpartition('/')[2], safe='')}",
-            "ETag": f'"{stored.file.digest}"',
-            "Cache-Control": "private, max-age=31536000, immutable",
-        },
-    )
+        first = next(pieces, b"")  # what cannot be opened is an error, not an answer that breaks off
+    headers = _headers(found.file.digest, found.file.size)
+    headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(path.rpartition('/')[2], safe='')}"
+    return StreamingResponse(_and_then(first, pieces), media_type="application/octet-stream", headers=headers)
 
 
-def _files(files: list[schemas.File]) -> list[File]:
-    return [File(file.path, file.size, file.digest) for file in files]
+@router.get(
+    "/models/{model}/versions/{number}/blobs/{digest}",
+    response_class=StreamingResponse,
+    responses=_BYTES | {206: _BYTES[200], 416: {"description": "The range begins beyond the end."}},
+)
+def get_blob(
+    model: str,
+    number: VersionNumber,
+    digest: str,
+    database: Db,
+    store: Store,
+    request: Request,
+    range_: Annotated[str | None, Header(alias="Range", max_length=128)] = None,
+) -> Response:
+    """The bytes of one blob that this version is made of, or one range of them."""
+    with database.read() as session:
+        blob = browse.stored_blob(session, model, number, digest)
+    wanted = byte_range(range_, blob.size)
+    headers = _headers(digest, blob.size) | {"Accept-Ranges": "bytes", "Content-Disposition": "attachment"}
+    if wanted == NOT_SATISFIABLE:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{blob.size}"})
+    with _store_errors():
+        if wanted is None:
+            return _whole_blob(store, blob.key, headers, request)
+        start, length = wanted
+        source = store.open(blob.key, offset=start, length=length)
+    headers |= {
+        "Content-Length": str(length),
+        "Content-Range": f"bytes {start}-{start + length - 1}/{blob.size}",
+    }
+    return StreamingResponse(_chunks(source), 206, headers, media_type="application/octet-stream")
 
 
-def _need(upload: str, need: publish.Need) -> schemas.Need:
-    ticket = need.ticket
-    return schemas.Need(
-        digest=need.digest,
-        size=need.size,
-        method=ticket.method if ticket else "PUT",
-        url=ticket.url if ticket else f"/api/v1/uploads/{upload}/blobs/{need.digest}",
-        headers=dict(ticket.headers) if ticket else {},
-    )
+def _whole_blob(store: BlobStore, key: str, headers: dict[str, str], request: Request) -> Response:
+    path = store.local_path(key) if "http.response.pathsend" in request.scope.get("extensions", {}) else None
+    if path is not None:
+        return _PathResponse(str(path), headers)
+    return StreamingResponse(_chunks(store.open(key)), headers=headers, media_type="application/octet-stream")
 
 
-def _content_length(request: Request, limit: int) -> int:
-    length = request.headers.get("content-length", "")
-    if not (length.isascii() and length.isdigit()) or len(length) > 19:
-        raise HTTPException(411, "Content-Length is required.")
-    if int(length) > limit:
-        raise HTTPException(413, f"A file may have at most {limit} bytes.")
-    return int(length)
+class _PathResponse(Response):
+    """A file that the HTTP server sends by itself, without its bytes passing through Python (ASGI's pathsend extension)."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, path: str, headers: dict[str, str]) -> None:
+        super().__init__(headers=headers)
+        self._path = path
+
+    async def __call__(self, _scope: object, _receive: object, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.pathsend", "path": self._path})
+
+
+def _stretches(body: schemas.VersionCreate) -> dict[str, list[publish.Stretch]]:
+    try:
+        return {
+            file.path: [(body.blobs[index], offset, length) for index, offset, length in file.segments]
+            for file in body.files
+            if file.segments is not None
+        }
+    except IndexError as error:
+        raise InvalidFiles("A segment names a blob that is not in the list.") from error
+
+
+def _whole(stored: browse.StoredVersion, file: browse.StoredFile, urls: dict[int, str | None]) -> str | None:
+    """The URL of the one blob that a file is, if it is one."""
+    if len(file.segments) != 1 or stored.blobs[file.segments[0].blob].size != file.file.size:
+        return None
+    return urls[file.segments[0].blob]
+
+
+def _headers(digest: str, size: int) -> dict[str, str]:
+    return {
+        "Content-Length": str(size),
+        "ETag": f'"{digest}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+    }
+
+
+def _and_then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from rest
 
 
 def _chunks(source: BinaryIO) -> Iterator[bytes]:
@@ -194,28 +250,3 @@ def _store_errors() -> Iterator[None]:
         yield
     except StorageError as error:
         raise StoreUnavailable("The registry's blob store does not answer. Try again in a moment.") from error
-
-
-class _Body(io.RawIOBase):
-    """A request's body as a file that a worker thread reads, while the event loop receives."""
-
-    def __init__(self, stream: AsyncIterator[bytes]) -> None:
-        self._stream = stream
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = from_thread.run(self._next)
-        part = self._rest[: len(buffer)]
-        buffer[: len(part)] = part
-        self._rest = self._rest[len(part) :]
-        return len(part)
-
-    async def _next(self) -> bytes:
-        async for chunk in self._stream:
-            if chunk:
-                return chunk
-        return b""

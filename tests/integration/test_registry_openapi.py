@@ -69,4 +69,4 @@ def test_every_operation_keeps_its_promises(document: Any, mode: schemathesis.Ge
             keeps_its_promises()
         except Unsatisfiable:  # an operation without input has no invalid input
             assert mode is schemathesis.GenerationMode.NEGATIVE
-    assert len(operations) == 20
+    assert len(operations) == 27

@@ -4,12 +4,22 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from registry import migrate
+from registry import browse, migrate
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
 from tests.servers.app import promote, publish
 
 ZERO = "sha256:" + "0" * 64
+
+
+NOW = "2026-11-22T00:00:00.000000Z"
+
+
+def blob(digest: str = ZERO, size: int = 1, state: str = "live") -> str:
+    return (
+        "INSERT INTO blobs (digest, size, key, state, damaged) "
+        f"VALUES ('{digest}', {size}, 'k', '{state}', 1 > 2)"
+    )
 
 
 @pytest.fixture
@@ -38,15 +48,32 @@ REFUSED = {
     "other bytes behind a version": f"UPDATE versions SET manifest_digest = '{ZERO}'",
     "a version that vanishes": "DELETE FROM versions",
     "a file that changes": f"UPDATE files SET digest = '{ZERO}'",
+    "a file with another content": "UPDATE files SET content_id = content_id + 1",
     "a file that vanishes": "DELETE FROM files",
     "a blob that vanishes while a file needs it": "DELETE FROM blobs",
-    "a digest in upper case": f"INSERT INTO blobs (digest, key, size) VALUES ('{ZERO.replace('00', 'AA')}', 'k', 1)",
-    "a digest of another algorithm": f"INSERT INTO blobs (digest, key, size) VALUES ('{'md5:0000' + '0' * 63}', 'k', 1)",
-    "a negative size": f"INSERT INTO blobs (digest, key, size) VALUES ('{ZERO}', 'k', -1)",
+    "a digest in upper case": blob(digest=ZERO.replace("00", "AA")),
+    "a digest of another algorithm": blob(digest="md5:0000" + "0" * 63),
+    "a negative size": blob(size=-1),
+    "a blob in a state of its own": blob(state="lost"),
+    "a blob condemned at no time": blob(state="condemned"),
+    "other bytes at a live blob's key": "UPDATE blobs SET key = 'other' WHERE state = 'live'",
+    "a blob with another digest": f"UPDATE blobs SET digest = '{ZERO}'",
+    "a content that is exchanged": "UPDATE contents SET layout = layout",
+    "a content with another digest": f"UPDATE contents SET digest = '{ZERO}'",
+    "a content that vanishes": "DELETE FROM contents",
+    "a version deleted while in production": f"UPDATE versions SET deleted_at = '{NOW}' WHERE number = 1 AND model_id = 1",
+    "a version deleted under a legal hold": f"UPDATE versions SET legal_hold = 'why', deleted_at = '{NOW}' WHERE number = 2",
+    "a version purged but not deleted": f"UPDATE versions SET purged_at = '{NOW}' WHERE number = 2",
     "a history that is rewritten": "UPDATE moves SET actor = 'nobody'",
     "a history that is shortened": "DELETE FROM moves",
     "a second counter of the feed": "INSERT INTO feed (id, revision) VALUES (2, 0)",
 }
+
+
+def test_a_blob_without_fault_is_taken(filled: Database) -> None:
+    """Else the refusals below could be for another reason."""
+    with filled.engine.begin() as connection:
+        connection.execute(sa.text(blob()))
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -72,6 +99,53 @@ def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
     with database.engine.connect() as connection:
         assert migrate.current_revision(connection) == migrate.head_revision()
     database.close()
+
+
+BEFORE_PACKS = f"""
+INSERT INTO models (id, name, description) VALUES (1, 'fraud', '');
+INSERT INTO uploads (id, model, created_by, expires_at) VALUES ('u1', 'fraud', 'me', '{NOW}'), ('u2', 'fraud', 'me', '{NOW}');
+INSERT INTO blobs (digest, key, size) VALUES ('{ZERO}', 'sha256/00/key', 7);
+INSERT INTO upload_blobs (upload_id, digest, key, size) VALUES ('u2', '{ZERO}', 'sha256/00/under-way', 7);
+INSERT INTO versions (model_id, number, manifest_digest, format, variants, description, metrics, tags, upload_id, created_by)
+ VALUES (1, 1, '{ZERO}', 'files', '[]', '', '{{}}', '{{}}', 'u1', 'me');
+INSERT INTO files (model_id, number, path, digest) VALUES (1, 1, 'a', '{ZERO}'), (1, 1, 'b', '{ZERO}')
+"""
+
+
+def test_versions_of_before_packs_are_read_as_ever(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    migrate.upgrade(database, "0001")
+    with database.engine.begin() as connection:
+        for statement in BEFORE_PACKS.split(";"):
+            connection.execute(sa.text(statement))
+    for _ in range(2):
+        migrate.upgrade(database)
+        with database.read() as session:
+            version = browse.version(session, "fraud", 1)
+            stored = browse.stored_version(session, "fraud", 1)
+            trash = session.scalars(sa.text("SELECT key FROM trash")).all()
+        assert [(file.path, file.size, file.digest) for file in version.files] == [
+            ("a", 7, ZERO),
+            ("b", 7, ZERO),
+        ]
+        assert (version.verified, version.damaged) == (True, False)
+        assert [[(s.offset, s.length) for s in file.segments] for file in stored.files] == [[(0, 7)]] * 2
+        assert [blob.key for blob in stored.blobs.values()] == ["sha256/00/key"]
+        assert trash in (["sha256/00/under-way"], [])
+        migrate.downgrade(database, "0001")
+    database.close()
+
+
+def test_what_the_old_schema_cannot_hold_stops_the_way_back(filled: Database) -> None:
+    with filled.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE contents SET damaged = (1 < 2)"))
+        connection.execute(
+            sa.text("UPDATE contents SET layout = :two"),
+            {"two": '{"layout": 1, "segments": [[1, 0, 1], [1, 0, 1]]}'},
+        )
+    with pytest.raises(RuntimeError, match="packs"):
+        migrate.downgrade(filled, "0001")
+    migrate.check(filled)
 
 
 def test_tables_and_migrations_agree(database: Database) -> None:

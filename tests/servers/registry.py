@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.ports import free_port, wait_for_http
+from tests.servers.ports import free_port, wait_for_http, wait_until
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Registry:
     database_url: str = ""
     storage_url: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    program: str = "registry.cli"
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -42,18 +43,27 @@ class Registry:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "registry.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "registry.cli", "serve", "--port", str(self.port)],
+                [sys.executable, "-m", self.program, "serve", "--port", str(self.port)],
                 env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         try:
-            wait_for_http(f"{self.url}/readyz", timeout_s=60)
+            wait_until(self._is_ready, timeout_s=60, what="the registry to be ready")
         except TimeoutError as error:
             self.kill()
             raise AssertionError((self.home / "registry.log").read_text()) from error
         return self
+
+    def _is_ready(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise TimeoutError("the registry ended by itself")
+        try:
+            wait_for_http(f"{self.url}/readyz", timeout_s=0)
+        except TimeoutError:
+            return False
+        return True
 
     def stop(self) -> int:
         """Stop as an operator would; returns the exit status."""

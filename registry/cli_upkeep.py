@@ -1,0 +1,160 @@
+"""`modelyard-registry sweep | scrub | fsck`: what an operator runs, or a timer, to keep the stored bytes in order."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from registry import fsck, migrate, scrub, sweep
+from registry.database import Database
+from registry.errors import RegistryError
+from registry.settings import Settings
+from storage import BlobStore, open_store
+from storage.errors import StorageError
+
+_json = click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+_force = click.option("--force", is_flag=True, help="go on although it is an implausible share of everything")
+
+
+@click.command("sweep")
+@click.option("--apply", "apply", is_flag=True, help="do it; without, only tell what would be done")
+@click.option(
+    "--orphans", is_flag=True, help="also remove objects of the store, a day old, that no row knows"
+)
+@click.option("--max-per-second", type=click.FloatRange(min=0.1), default=math.inf, help="rows and objects")
+@_force
+@_json
+def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool, as_json: bool) -> None:
+    """Give back the space of bytes that nothing needs any more."""
+    with _opened() as (settings, database, store):
+        rules = sweep.Rules(
+            settings.restore_window_s,
+            settings.sweep_grace_s,
+            settings.sweep_max_share,
+            max_per_second=max_per_second,
+            force=force,
+            orphans=orphans,
+        )
+        done = (sweep.sweep if apply else sweep.plan)(database, store, rules)
+    counts = dataclasses.asdict(done)
+    _tell({"applied": apply, **counts}, as_json)
+    if not apply and not as_json:
+        click.echo("Nothing was changed. Add --apply to do it.")
+    if done.failed:
+        _fail(f"the store did not delete {done.failed} objects; the next sweep tries again")
+
+
+@click.command("scrub")
+@click.option(
+    "--apply", "apply", is_flag=True, help="mark what is damaged (or sound again); without, only tell"
+)
+@click.option(
+    "--older-than", type=click.FloatRange(min=0), default=0, help="hours; skip what was found sound since"
+)
+@click.option(
+    "--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="blobs read at once"
+)
+@_force
+@_json
+def scrub_command(apply: bool, older_than: float, parallel: int, force: bool, as_json: bool) -> None:
+    """Read all stored bytes again, and exit with 1 if any are not what they should be."""
+    with _opened() as (settings, database, store):
+        rules = scrub.Rules(
+            apply=apply,
+            older_than_s=older_than * 3600,
+            parallel=parallel,
+            max_share=settings.sweep_max_share,
+            force=force,
+        )
+        found = scrub.scrub(database, store, rules, progress=_scrubbing)
+    _tell({"applied": apply, **dataclasses.asdict(found)}, as_json)
+    if not found.sound:
+        sys.exit(1)
+
+
+@click.command("fsck")
+@click.option("--deep", is_flag=True, help="also read and hash every byte")
+@_json
+def fsck_command(deep: bool, as_json: bool) -> None:
+    """Check that database and store agree, and exit with 1 if they do not. Changes nothing."""
+    with _reported():
+        settings = _settings()
+        store = open_store(settings.storage_url)
+        problems = fsck.fsck(settings.database_url, store, deep=deep, progress=_progress)
+        store.close()
+    if as_json:
+        click.echo(json.dumps({"clean": not problems, "problems": [dataclasses.asdict(p) for p in problems]}))
+    else:
+        for problem in problems:
+            click.echo(f"{problem.check:<10} {problem.subject:<40} {problem.detail}")
+        click.echo(f"{len(problems)} problems" if problems else "clean")
+    if problems:
+        sys.exit(1)
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Settings, Database, BlobStore]]:
+    with _reported():
+        settings = _settings()
+        database = Database(settings.database_url)
+        store = open_store(settings.storage_url)
+        try:
+            with database.engine.connect() as connection:
+                if migrate.current_revision(connection) != migrate.head_revision():
+                    _fail(
+                        "the database has another schema than this release: run `modelyard-registry migrate`"
+                    )
+            yield settings, database, store
+        finally:
+            store.close()
+            database.close()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except (RegistryError, StorageError, sweep.Implausible, scrub.TooMuchDamage) as error:
+        _fail(str(error))
+    except sa.exc.DBAPIError as error:
+        _fail(f"the database does not answer as it should: {type(error.orig).__name__}")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Not str(error): that repeats the values, and a database URL holds a password.
+        _fail("; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()))
+
+
+def _tell(counts: Mapping[str, Any], as_json: bool) -> None:
+    _progress("")
+    if as_json:
+        click.echo(json.dumps(counts))
+        return
+    for name, value in counts.items():
+        click.echo(f"{name:<12} {', '.join(value) if isinstance(value, tuple) else value}")
+
+
+def _scrubbing(found: scrub.Scrubbed) -> None:
+    _progress(
+        f"{found.blobs} blobs, {found.contents} contents, {found.bytes >> 20} MiB, {found.damaged} damaged"
+    )
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{text}", nl=False, err=True)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(1)

@@ -1,0 +1,118 @@
+"""Deleting: a tombstone first, the bytes much later.
+
+    live ──delete──> deleted ──restore window over, sweep──> purged        its bytes are held no longer
+      ^                 │
+      └────restore──────┘                                                  numbers, facts and history stay for ever
+
+A version that a pointer holds, or on which there is a legal hold, cannot be deleted; the database refuses it, too.
+All changes of one model queue at the model's row, as in promote.py. Each is done once, however often it is asked for.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from registry import browse, events
+from registry.browse import version_row
+from registry.database import WriteSession, utc_now
+from registry.errors import ModelNotFound, VersionInUse, VersionNotFound, VersionPurged
+from registry.tables import ModelRow, PointerRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A deleted version; `purged_at` is None while its bytes are kept."""
+
+    model: str
+    number: int
+    deleted_at: datetime
+    deleted_by: str
+    restorable_until: datetime
+    purged_at: datetime | None
+
+
+def delete(session: WriteSession, model: str, number: int, *, actor: str, window_s: float) -> Deletion:
+    """Delete a version; for `window_s` seconds it can be restored. Raises ModelNotFound, VersionNotFound or VersionInUse."""
+    owner, version = _locked(session, model, number)
+    if version.deleted_at is None:
+        _require_free(session, owner, version)
+        version.deleted_at = session.scalars(sa.select(utc_now())).one()
+        version.deleted_by = actor
+        session.flush()
+        events.record(session, "version.deleted", model, {"number": number, "actor": actor})
+    assert version.deleted_at is not None  # noqa: S101 - mypy forgets it across the flush
+    return Deletion(
+        model=model,
+        number=number,
+        deleted_at=version.deleted_at,
+        deleted_by=version.deleted_by or "",
+        restorable_until=version.deleted_at + timedelta(seconds=window_s),
+        purged_at=version.purged_at,
+    )
+
+
+def restore(session: WriteSession, model: str, number: int, *, actor: str, window_s: float) -> browse.Version:
+    """Undo a deletion that is at most `window_s` seconds old. Raises ModelNotFound, VersionNotFound or VersionPurged."""
+    _, version = _locked(session, model, number)
+    if version.deleted_at is not None:
+        ends = version.deleted_at + timedelta(seconds=window_s)
+        if version.purged_at is not None or ends <= session.scalars(sa.select(utc_now())).one():
+            raise VersionPurged(
+                f"Version {number} of {model!r} can no longer be restored. Publish its files again, as a new version."
+            )
+        version.deleted_at = version.deleted_by = None
+        session.flush()
+        events.record(session, "version.restored", model, {"number": number, "actor": actor})
+    return browse.version(session, model, number)
+
+
+def hold(session: WriteSession, model: str, number: int, *, reason: str, actor: str) -> browse.Version:
+    """Forbid to delete a version, saying why. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
+    return _set_hold(session, model, number, reason, {"reason": reason, "actor": actor})
+
+
+def release(session: WriteSession, model: str, number: int, *, actor: str) -> browse.Version:
+    """End a legal hold, if there is one. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
+    return _set_hold(session, model, number, None, {"actor": actor})
+
+
+def _set_hold(
+    session: WriteSession, model: str, number: int, reason: str | None, told: dict[str, str]
+) -> browse.Version:
+    owner, _ = _locked(session, model, number)
+    version = version_row(session, owner, number)
+    if version.legal_hold != reason:
+        version.legal_hold = reason
+        session.flush()
+        kind = "version.held" if reason is not None else "version.released"
+        events.record(session, kind, model, {"number": number, **told})
+    return browse.version(session, model, number)
+
+
+def _locked(session: WriteSession, model: str, number: int) -> tuple[ModelRow, VersionRow]:
+    """The model's row, then the version's: the sweep, which purges, must not be half-way through with it."""
+    owner = session.scalar(sa.select(ModelRow).where(ModelRow.name == model).with_for_update())
+    if owner is None:
+        raise ModelNotFound(model)
+    version = session.get(VersionRow, (owner.id, number), with_for_update=True)
+    if version is None:
+        raise VersionNotFound(model, number)
+    return owner, version
+
+
+def _require_free(session: WriteSession, owner: ModelRow, version: VersionRow) -> None:
+    if version.legal_hold is not None:
+        raise VersionInUse(
+            f"There is a legal hold on version {version.number} of {owner.name!r}. Release it first.",
+            pointers=[],
+        )
+    holders = sa.select(PointerRow.name).where(
+        PointerRow.model_id == owner.id, PointerRow.number == version.number
+    )
+    if pointers := sorted(session.scalars(holders)):
+        raise VersionInUse(
+            f"Version {version.number} of {owner.name!r} is {', '.join(pointers)}. Promote another one first, or remove "
+            "the alias.",
+            pointers=pointers,
+        )
