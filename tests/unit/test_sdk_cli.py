@@ -15,7 +15,7 @@ from modelyard import Model, Move, cli
 from modelyard._tables import print_history, print_models, printable, size
 
 from tests.servers.ports import free_port
-from tests.unit.sdk_fake import file_of, version_wire
+from tests.unit.sdk_fake import FakeRegistry, file_of, version_wire
 
 COMMANDS = {
     "login": ["http://127.0.0.1:1"],
@@ -26,7 +26,11 @@ COMMANDS = {
     "ls": [],
     "show": ["fraud"],
     "history": ["fraud"],
+    "export": ["fraud/1"],
+    "cp": ["fraud/1", "--to", "http://127.0.0.1:1"],
 }
+OTHERS = {"cache", "import"}
+"""Commands that ask no registry, or not first of all."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +46,8 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands_are_those_that_the_module_describes() -> None:
-    assert set(cli.app.commands) == set(COMMANDS)
-    assert all(name in (cli.__doc__ or "") for name in COMMANDS)
+    assert set(cli.app.commands) == {*COMMANDS, *OTHERS}
+    assert all(name in (cli.__doc__ or "") for name in cli.app.commands)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -203,8 +207,7 @@ class Stalling(BaseHTTPRequestHandler):
         if self.path.endswith("/versions/1"):
             self._send(json.dumps(version_wire(files)).encode())
         elif self.path.endswith("/downloads"):
-            listed = [{**each.to_wire(), "url": f"/bytes/{each.path}"} for each in files]
-            self._send(json.dumps({"files": listed}).encode())
+            self._send(json.dumps(FakeRegistry().downloads(files)).encode())
         else:
             self._send(self.content[:2_000_000], promised=len(self.content))
             self.half_sent.set()

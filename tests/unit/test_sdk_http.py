@@ -272,6 +272,7 @@ def test_the_token_goes_to_the_registry_only(tmp_path: Any) -> None:
     (tmp_path / "model.bin").write_bytes(b"hello")
     with fake.client() as client:
         client.register("fraud", tmp_path / "model.bin")
+        assert fake.asked("PUT", STORE) == 1
         client.download(fake.version(), tmp_path / "fetched")
     by_host = {host: [r for r in fake.requests if str(r.url).startswith(host)] for host in (URL, STORE)}
     assert {each.headers.get("Authorization") for each in by_host[URL]} == {f"Bearer {TOKEN}"}
@@ -288,7 +289,8 @@ def test_even_the_registrys_own_address_gets_no_token_when_it_comes_as_an_absolu
     url: str, tmp_path: Any
 ) -> None:
     fake = FakeRegistry({"a": b"hello"})
-    fake.listed = [{**fake.files[0].to_wire(), "url": url}]
+    fake.listed = fake.downloads()
+    fake.listed["blobs"][0]["url"] = url
     fake.before = lambda request: problem(404, "x") if "downloads" not in str(request.url) else None
     with fake.client() as client, pytest.raises(modelyard.ModelyardError):
         client.download(fake.version(), tmp_path / "fetched")
@@ -300,19 +302,24 @@ def test_even_the_registrys_own_address_gets_no_token_when_it_comes_as_an_absolu
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://store.test/x", "file:///etc/passwd", "", "nonsense", "http://[::1", "javascript:x"]
+    "url",
+    [
+        *("ftp://store.test/x", "file:///etc/passwd", "", "nonsense", "http://[::1", "javascript:x"),
+        *("http:///x", "http://a b/x", "http://store.test:99999999/x", "http://"),
+    ],
 )
 def test_an_address_that_is_not_http_is_refused(url: str) -> None:
     with Client(URL, TOKEN) as client:
-        with pytest.raises((ConnectionFailed, UnexpectedAnswer)):
+        with pytest.raises(UnexpectedAnswer, match="cannot be used"):
             client._http.put(url, iter([b"x"]), size=1, headers={}, wait_s=0)
-        with pytest.raises((ConnectionFailed, UnexpectedAnswer)), client._http.stream(url):
+        with pytest.raises(UnexpectedAnswer, match="cannot be used"), client._http.stream(url):
             pass
 
 
 def test_a_presigned_url_is_a_secret_that_no_message_repeats(tmp_path: Any) -> None:
     fake = FakeRegistry({"a": b"hello"})
-    fake.listed = [{**fake.files[0].to_wire(), "url": f"{STORE}/key?X-Amz-Signature=s3cr3t"}]
+    fake.listed = fake.downloads()
+    fake.listed["blobs"][0]["url"] = f"{STORE}/key?X-Amz-Signature=s3cr3t"
     for failure in (httpx2.ConnectError("refused"), httpx2.Response(403), httpx2.Response(500)):
 
         def fail(
@@ -336,9 +343,8 @@ def test_a_presigned_url_is_a_secret_that_no_log_repeats(
 ) -> None:
     """httpx2 logs every URL at level INFO."""
     fake = FakeRegistry({"a": b"hello"})
-    fake.listed = [
-        {**fake.files[0].to_wire(), "url": f"{STORE}/bytes/a?X-Amz-Signature=s3cr3t&X-Amz-Expires=9"}
-    ]
+    fake.listed = fake.downloads()
+    fake.listed["blobs"][0]["url"] = f"{STORE}/bytes/a?X-Amz-Signature=s3cr3t&X-Amz-Expires=9"
     with caplog.at_level(logging.DEBUG), fake.client() as client, fake.client():
         client.download(fake.version(), tmp_path / "fetched")
     assert f"HTTP Request: GET {STORE}/bytes/a?..." in caplog.text

@@ -8,6 +8,7 @@ everything else        one request          ->  _types
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from modelyard._errors import (
+    ApiError,
     CaptureWarning,
     InvalidPath,
     ModelyardError,
@@ -24,12 +26,24 @@ from modelyard._errors import (
 )
 from modelyard._parallel import Progress
 from modelyard._ref import Ref, check_model, check_pointer, parse_ref
-from modelyard._types import Feed, Model, Move, Pointer, Promotion, ServerInfo, Signature, Variant, Version
+from modelyard._types import (
+    Feed,
+    File,
+    Model,
+    Move,
+    Pointer,
+    Promotion,
+    ServerInfo,
+    Signature,
+    Variant,
+    Version,
+)
 
 if TYPE_CHECKING:
     import httpx2
 
 _PAGE = 100
+_LOOK_AGAIN_S = 0.3
 
 T = TypeVar("T")
 
@@ -114,7 +128,7 @@ class Client:
         import tempfile
 
         from modelyard._capture import capture
-        from modelyard._manifest import collect
+        from modelyard._manifest import survey
 
         check_model(name)
         with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
@@ -127,7 +141,7 @@ class Client:
                 "example": captured.example,
                 **_facts(metrics, description, tags),
             }
-            return self._upload(name, Path(folder), collect(Path(folder), own=True), facts, progress)
+            return self._upload(name, Path(folder), survey(Path(folder), own=True), facts, progress)
 
     def register(
         self,
@@ -150,14 +164,14 @@ class Client:
         (links, special files, unsafe names), and IntegrityError if a file changes meanwhile.
         """
         from modelyard._formats import describe, guess
-        from modelyard._manifest import collect
+        from modelyard._manifest import survey
 
         check_model(name)
         root = Path(path).expanduser()
         if not root.exists():
             raise InvalidPath(f"There is no file or directory {str(root)!r}.")
         root = root.absolute()
-        files = collect(root)
+        files = survey(root)
         given = tuple(variants)
         described = describe(root, files, format or (given[0].format if given else guess(files)), given)
         if signature is None:
@@ -187,17 +201,26 @@ class Client:
         *,
         expected_generation: int | None = None,
         reason: str = "",
+        wait_s: float = 600.0,
     ) -> Promotion:
         """Give version `number` the stage (production, staging, archived, none) or alias `to`.
+
+        While the registry still checks the bytes of a large new version, this waits, `wait_s` seconds at most; then it
+        raises Conflict (version_unverified).
 
         With `expected_generation` it happens only if the pointer has not moved since (0: was never used), else Conflict
         with code generation_conflict, whose `data` tells generation and number.
         """
         body = {"number": int(number), "to": to, "expected_generation": expected_generation, "reason": reason}
-        return _understand(
-            Promotion.from_wire,
-            self._http.send("POST", f"/api/v1/models/{check_model(name)}/promotions", body),
-        )
+        path = f"/api/v1/models/{check_model(name)}/promotions"
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                return _understand(Promotion.from_wire, self._http.send("POST", path, body))
+            except ApiError as error:
+                if error.code != "version_unverified" or time.monotonic() > until:
+                    raise
+            time.sleep(_LOOK_AGAIN_S)
 
     def rollback(
         self,
@@ -258,22 +281,72 @@ class Client:
         ref_or_version: str | Ref | Version,
         dest: str | os.PathLike[str] | None = None,
         *,
+        offline: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Fetch a version's files; returns the directory that holds them.
 
         `dest` must not exist or be empty; it appears complete and verified, or not at all. Without `dest` the verified
-        cache is used: treat what is there as read-only. Raises IntegrityError when bytes or the list of files are not
-        those that the version's digest promises, InvalidPath when the destination cannot be used.
+        cache is used: treat what is there as read-only. With `offline` nothing is asked: the version must be complete in
+        the cache, else NotCached says what is missing; a reference means what it was last seen to mean.
+
+        Raises IntegrityError when bytes or the list of files are not those that the version's digest promises, InvalidPath
+        when the destination cannot be used.
         """
-        version = ref_or_version if isinstance(ref_or_version, Version) else self.resolve(ref_or_version)
-        if dest is None:
-            from modelyard._cache import cached
+        if dest is not None and not offline:
+            from modelyard._download import download_into
 
-            return cached(self._http, version, self._config.home, progress)
-        from modelyard._download import download_into
+            version = ref_or_version if isinstance(ref_or_version, Version) else self.resolve(ref_or_version)
+            return download_into(self._http, version, Path(dest).expanduser(), progress)
+        from modelyard._cache import Cache, cached
 
-        return download_into(self._http, version, Path(dest).expanduser(), progress)
+        cache = Cache(self._config.home / "cache", registry=self._config.url)
+        cache.prepare()
+        if isinstance(ref_or_version, Version):
+            version, ref = ref_or_version, f"{ref_or_version.model}/{ref_or_version.number}"
+        else:
+            ref = str(ref_or_version)
+            version = cache.refs.last_seen(ref).version if offline else self.resolve(ref)
+        path = cached(None if offline else self._http, version, self._config.home, progress)
+        if not offline:
+            cache.refs.remember(ref, version)
+        return path if dest is None else _copied(path, Path(dest).expanduser())
+
+    def download_files(self, version: Version, files: Iterable[File], dest: str | os.PathLike[str]) -> Path:
+        """Fetch some files of a version, verified, into the directory `dest`, which must not exist; returns `dest`."""
+        from modelyard._download import Source, fetch_into
+
+        source = Source(self._http, version)
+        source.files()
+        return fetch_into(source, list(files), Path(dest), None)
+
+    def export(
+        self,
+        ref_or_version: str | Ref | Version,
+        dest: str | os.PathLike[str] | None = None,
+        *,
+        directory: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write a version to one file (an OCI image layout in the shape of CNCF ModelPack, as a tar); returns its path.
+
+        `dest` is a new file, or a directory to put NAME-NUMBER.modelyard.tar in (default: the current one); with `directory`
+        it becomes a directory instead of a tar. Raises InvalidPath and what `download` raises.
+        """
+        from modelyard._portable import export
+
+        return export(self, ref_or_version, dest, directory=directory, progress=progress)
+
+    def import_(
+        self, path: str | os.PathLike[str], name: str | None = None, *, progress: Progress | None = None
+    ) -> Version:
+        """Make an exported version, or another ModelPack artifact, the next version of `name` (default: its own name).
+
+        All of it is verified before anything is uploaded. Raises InvalidArchive and what `register` raises.
+        """
+        from modelyard._portable import import_
+
+        return import_(self, path, name, progress=progress)
 
     def events(self, since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:
         """What happened after revision `since`, of all models or of `models`.
@@ -303,6 +376,18 @@ class Client:
             if following == after:
                 raise UnexpectedAnswer("The registry gave the same page twice.")
             after = following
+
+
+def _copied(source: Path, dest: Path) -> Path:
+    import shutil
+
+    try:
+        shutil.copytree(source, dest, copy_function=shutil.copyfile)
+    except OSError as error:
+        raise InvalidPath(
+            f"{str(dest)!r} cannot be made: {error.strerror}. Name one that does not exist."
+        ) from error
+    return dest
 
 
 def _understand(read: Callable[[Any], T], wire: Any) -> T:

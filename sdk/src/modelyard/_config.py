@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from modelyard._errors import ConfigurationError
 
+DEFAULT_CACHE_BYTES = 20 << 30
 DEFAULT_URL = "http://127.0.0.1:7070"
 LOGIN_HINT = "Run `modelyard login URL` to write it anew."
 
@@ -42,6 +43,16 @@ def home_directory() -> Path:
     """MODELYARD_HOME, or ~/.modelyard."""
     given = os.environ.get("MODELYARD_HOME")
     return Path(given).absolute() if given else Path.home() / ".modelyard"
+
+
+def cache_limit() -> int:
+    """MODELYARD_CACHE_BYTES, or 20 GiB. Raises ConfigurationError."""
+    given = os.environ.get("MODELYARD_CACHE_BYTES")
+    if not given:
+        return DEFAULT_CACHE_BYTES
+    if not (given.isascii() and given.isdigit() and len(given) < 20):
+        raise ConfigurationError(f"MODELYARD_CACHE_BYTES is {given!r}: expected a number of bytes.")
+    return int(given)
 
 
 def save(url: str, token: str | None) -> Path:

@@ -12,7 +12,18 @@ from typing import Any
 from modelyard._client import Client
 from modelyard._parallel import Progress
 from modelyard._ref import Ref
-from modelyard._types import Feed, Model, Move, Pointer, Promotion, ServerInfo, Signature, Variant, Version
+from modelyard._types import (
+    Feed,
+    File,
+    Model,
+    Move,
+    Pointer,
+    Promotion,
+    ServerInfo,
+    Signature,
+    Variant,
+    Version,
+)
 
 _lock = threading.Lock()
 _made: list[Client] = []
@@ -76,9 +87,12 @@ def promote(
     *,
     expected_generation: int | None = None,
     reason: str = "",
+    wait_s: float = 600.0,
 ) -> Promotion:
     """See Client.promote."""
-    return _client().promote(name, number, to, expected_generation=expected_generation, reason=reason)
+    return _client().promote(
+        name, number, to, expected_generation=expected_generation, reason=reason, wait_s=wait_s
+    )
 
 
 def rollback(
@@ -127,10 +141,34 @@ def download(
     ref_or_version: str | Ref | Version,
     dest: str | os.PathLike[str] | None = None,
     *,
+    offline: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """See Client.download."""
-    return _client().download(ref_or_version, dest, progress=progress)
+    return _client().download(ref_or_version, dest, offline=offline, progress=progress)
+
+
+def download_files(version: Version, files: Iterable[File], dest: str | os.PathLike[str]) -> Path:
+    """See Client.download_files."""
+    return _client().download_files(version, files, dest)
+
+
+def export(
+    ref_or_version: str | Ref | Version,
+    dest: str | os.PathLike[str] | None = None,
+    *,
+    directory: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """See Client.export."""
+    return _client().export(ref_or_version, dest, directory=directory, progress=progress)
+
+
+def import_(
+    path: str | os.PathLike[str], name: str | None = None, *, progress: Progress | None = None
+) -> Version:
+    """See Client.import_."""
+    return _client().import_(path, name, progress=progress)
 
 
 def events(since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:

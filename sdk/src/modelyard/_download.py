@@ -1,22 +1,23 @@
 """Download: from a version in the registry to a directory that is complete and verified, or not there.
 
-list     GET /downloads           paths, sizes, digests, URLs; refused as a whole unless every path is safe and
-                                  the manifest's digest is the version's. Until then no byte is written
-fetch    GET each file            in parallel, hashed while it is written, into a private directory beside the goal
-settle   fsync, then one rename   the directory appears complete
+list     GET /downloads           paths, sizes, digests, blobs; refused as a whole unless every path is safe and the
+                                  manifest's digest is the version's. Until then no byte is written
+fetch    GET ranges of blobs      in parallel, each written to where it belongs, into a private directory beside the goal
+verify   every file is hashed     in its order, behind what has arrived
+settle   one rename               the directory appears complete
 """
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
+from modelyard._arriving import Arriving
 from modelyard._errors import ApiError, IntegrityError, InvalidPath, UnexpectedAnswer
 from modelyard._http import Http, retrying
+from modelyard._listing import Listing, Read
 from modelyard._manifest import check_files, manifest_digest
 from modelyard._parallel import Attempt, Meter, Progress, in_parallel
 from modelyard._types import File, Version
@@ -67,12 +68,12 @@ def private_directory(parent: Path) -> Iterator[Path]:
 
 
 class Source:
-    """The files of one version, and where to fetch each from at the moment."""
+    """The files of one version, and where to fetch their bytes from at the moment."""
 
     def __init__(self, http: Http, version: Version) -> None:
         self.http = http
         self._version = version
-        self._urls: dict[str, str] = {}
+        self._listing = Listing({}, {})
 
     def files(self) -> Sequence[File]:
         """Ask the registry. Raises IntegrityError when the answer is not the version's manifest."""
@@ -81,12 +82,13 @@ class Source:
         )
         try:
             files = [File.from_wire(each) for each in answer["files"]]
-            urls = {each["path"]: str(each["url"]) for each in answer["files"]}
-        except (KeyError, TypeError) as error:
+            listing = Listing.from_wire(answer)
+        except (KeyError, TypeError, ValueError) as error:
             raise UnexpectedAnswer("The registry's list of downloads cannot be understood.") from error
         name = f"{self._version.model}/{self._version.number}"
         try:
             check_files(files)
+            listing.check(files)
         except InvalidPath as error:
             raise IntegrityError(
                 f"The registry's list of files of {name} is refused, nothing was written: {error}"
@@ -95,26 +97,40 @@ class Source:
             raise IntegrityError(
                 f"The registry's list of files of {name} is not the one that its digest stands for."
             )
-        self._urls = urls
+        if self._listing.segments not in ({}, listing.segments):
+            raise UnexpectedAnswer(
+                f"The registry has put the bytes of {name} elsewhere meanwhile: try again."
+            )
+        self._listing = listing
         return files
 
-    def url(self, path: str) -> str:
-        return self._urls[path]
+    def reads(self, files: Sequence[File]) -> list[Read]:
+        return self._listing.reads(files)
+
+    def url(self, blob: int) -> str:
+        return self._listing.blobs[blob][0]
 
 
 def fetch(source: Source, files: Sequence[File], private: Path, progress: Progress | None) -> Path:
-    """Download and verify `files` into a new directory inside `private`; returns that directory, safe on disk."""
-    root = private / "content"
+    """Download and verify `files` into a new directory inside `private`; returns that directory."""
+    return fetch_into(source, files, private / "content", progress)
+
+
+def fetch_into(source: Source, files: Sequence[File], root: Path, progress: Progress | None) -> Path:
+    """Download and verify `files` into the new directory `root`; returns it. What fails leaves files behind."""
     try:
         root.mkdir()  # with the permissions that the user's umask gives, unlike `private`
         _make_room(root, files)
         meter = Meter(sum(file.size for file in files), progress)
-        in_parallel(lambda file: _fetch_file(source, file, root / file.path, meter), files, meter.stop)
-        for folder, _, _ in os.walk(root):
-            sync_directory(Path(folder))
+        arriving = {file.path: Arriving(file, root / file.path) for file in files}
+        for each in arriving.values():
+            each.create()
+        in_parallel(lambda read: _fetch(source, read, arriving, meter), source.reads(files), meter.stop)
+        for each in arriving.values():
+            each.require_verified()
     except OSError as error:
         raise InvalidPath(
-            f"The download cannot be written to {str(private.parent)!r}: {error.strerror}."
+            f"The download cannot be written to {str(root.parent)!r}: {error.strerror}."
         ) from error
     return root
 
@@ -127,48 +143,72 @@ def _make_room(root: Path, files: Sequence[File]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _fetch_file(source: Source, file: File, target: Path, meter: Meter) -> None:
+def _fetch(source: Source, read: Read, arriving: Mapping[str, Arriving], meter: Meter) -> None:
     try:
-        retrying(lambda: _fetch_once(source, file, target, meter))
+        retrying(lambda: _fetch_once(source, read, arriving, meter))
     except ApiError as error:
         if error.code != "store_refused":
             raise
         # A presigned URL expired, or the bytes moved: the registry knows where they are now.
         source.files()
-        retrying(lambda: _fetch_once(source, file, target, meter))
+        retrying(lambda: _fetch_once(source, read, arriving, meter))
+    for part in read.parts:
+        for path, at in part.places:
+            arriving[path].arrived(at, part.length)
 
 
-def _fetch_once(source: Source, file: File, target: Path, meter: Meter) -> None:
+def _fetch_once(source: Source, read: Read, arriving: Mapping[str, Arriving], meter: Meter) -> None:
     attempt = Attempt(meter)
     try:
-        with source.http.stream(source.url(file.path)) as chunks, target.open("xb") as out:
-            _write_verified(attempt.count(chunks), file, out)
+        with source.http.stream(source.url(read.blob), range_=read.range()) as pieces:
+            _write(attempt.count(pieces), read, arriving)
     except BaseException:
-        target.unlink(missing_ok=True)
         attempt.take_back()
         raise
 
 
-def _write_verified(chunks: Iterator[bytes], file: File, out: BinaryIO) -> None:
-    written, hasher = 0, hashlib.sha256()
-    for chunk in chunks:
-        written += len(chunk)
-        # Checked before it is written: an endless answer must not fill the disk.
-        if written > file.size:
-            raise _damaged(file)
-        hasher.update(chunk)
-        out.write(chunk)
-    if (written, "sha256:" + hasher.hexdigest()) != (file.size, file.digest):
-        raise _damaged(file)
-    out.flush()
-    os.fsync(out.fileno())
+def _write(pieces: Iterator[bytes], read: Read, arriving: Mapping[str, Arriving]) -> None:
+    """Put what arrives to its places. Checked before it is written: an endless answer must not fill the disk."""
+    arrived = _Bytes(pieces)
+    for part in read.parts:
+        if len(part.places) == 1:
+            [(path, at)] = part.places
+            _write_part(arrived.take(part.length), arriving[path], at)
+        else:
+            content = list(arrived.take(part.length))  # at most READ_BYTES
+            for path, at in part.places:
+                _write_part(iter(content), arriving[path], at)
+    if arrived.goes_on():
+        raise arriving[read.parts[-1].places[0][0]].damaged()
 
 
-def _damaged(file: File) -> IntegrityError:
-    return IntegrityError(
-        f"The bytes received for {file.path!r} are not those that its digest promises; nothing was kept. Try again; if it "
-        "happens again, they are damaged in the registry's store."
-    )
+def _write_part(pieces: Iterator[memoryview], file: Arriving, at: int) -> None:
+    with file.open(at) as out:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                rest = rest[out.write(rest) :]
+
+
+class _Bytes:
+    """Pieces as they come, cut to what is asked for."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def take(self, count: int) -> Iterator[memoryview]:
+        """The next `count` bytes; fewer if there are no more, which the digest of the file will show."""
+        while count and (self._rest or self.goes_on()):
+            piece, self._rest = self._rest[:count], self._rest[count:]
+            count -= len(piece)
+            yield piece
+
+    def goes_on(self) -> bool:
+        """Whether there are more bytes."""
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        return bool(self._rest)
 
 
 def sync_directory(path: Path) -> None:

@@ -9,6 +9,8 @@ ModelyardError                  catch this one to catch all
 ├── ConnectionFailed            no answer from the registry or the object store
 ├── UnexpectedAnswer            an answer that is not the registry's protocol
 ├── IntegrityError              bytes are not those that their digest promises
+├── InvalidArchive              a file or directory that is no version to import
+├── NotCached                   offline, and the cache does not have it all; `files` tells what is missing
 ├── InvalidReference            not model, model/3 or model@pointer
 ├── InvalidPath                 a file that cannot be part of a version, or a destination that cannot be used
 ├── ConfigurationError          URL, token or config.json cannot be used
@@ -19,8 +21,11 @@ ModelyardError                  catch this one to catch all
 CaptureWarning                  the version was registered, but with less than it could have had
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard._types import File
 
 
 class ModelyardError(Exception):
@@ -68,9 +73,17 @@ class Unauthorized(ApiError):
 
 
 class ConnectionFailed(ModelyardError):
-    """No answer; the message names the address and what to try."""
+    """No answer; the message names the address and what to try.
+
+    `arrived` is False when the request certainly did not arrive, `timed_out` True when the wait has cost its time.
+    """
 
     code = "connection_failed"
+
+    def __init__(self, message: str, *, arrived: bool = True, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.arrived = arrived
+        self.timed_out = timed_out
 
 
 class UnexpectedAnswer(ModelyardError):
@@ -83,6 +96,25 @@ class IntegrityError(ModelyardError):
     """Bytes that are not those that their digest promises. Nothing of them was kept."""
 
     code = "integrity_error"
+
+
+class InvalidArchive(ModelyardError):
+    """Not an archive that `export` makes, nor another model in the shape of CNCF ModelPack with raw layers."""
+
+    code = "invalid_archive"
+
+
+class NotCached(ModelyardError):
+    """The cache does not have all of a version, and the registry was not to be asked.
+
+    `files` are those whose bytes are missing or damaged; empty when not even the list of files is known.
+    """
+
+    code = "not_cached"
+
+    def __init__(self, message: str, files: Iterable["File"] = ()) -> None:
+        super().__init__(message)
+        self.files = tuple(files)
 
 
 class InvalidReference(ModelyardError):

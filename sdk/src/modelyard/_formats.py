@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelyard._errors import ModelyardError
 from modelyard._manifest import locate
-from modelyard._types import File, Signature, Variant
+from modelyard._types import Entry, File, Signature, Variant
 
 _SUFFIXES = {"sklearn-skops": ".skops", "onnx": ".onnx"}
 
@@ -27,14 +27,14 @@ class Described:
     note: str | None = None
 
 
-def guess(files: Sequence[File]) -> str:
+def guess(files: Sequence[Entry | File]) -> str:
     """The format that file names tell of."""
     if any(file.path == "MLmodel" for file in files):
         return "mlflow"
     return next((name for name in _SUFFIXES if len(_with_suffix(name, files)) == 1), "files")
 
 
-def describe(root: Path, files: Sequence[File], name: str, variants: Sequence[Variant]) -> Described:
+def describe(root: Path, files: Sequence[Entry | File], name: str, variants: Sequence[Variant]) -> Described:
     """Variants and signature for format `name`. Raises ModelyardError when the files that it needs are not there."""
     described = Described(name, tuple(variants) or _find(name, files))
     graphs = [variant.path for variant in described.variants if variant.format == "onnx"]
@@ -43,11 +43,11 @@ def describe(root: Path, files: Sequence[File], name: str, variants: Sequence[Va
     return _with_graph_signature(described, locate(root, graphs[0]))
 
 
-def _with_suffix(name: str, files: Sequence[File]) -> list[str]:
+def _with_suffix(name: str, files: Sequence[Entry | File]) -> list[str]:
     return [file.path for file in files if file.path.endswith(_SUFFIXES[name])]
 
 
-def _find(name: str, files: Sequence[File]) -> tuple[Variant, ...]:
+def _find(name: str, files: Sequence[Entry | File]) -> tuple[Variant, ...]:
     """The variants that belong to format `name`: first the format itself, then an ONNX file beside it."""
     if name == "mlflow":
         if guess(files) != "mlflow":

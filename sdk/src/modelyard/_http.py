@@ -13,15 +13,18 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
+import urllib3
 
 from modelyard._config import Config
 from modelyard._errors import ApiError, ConnectionFailed, ModelyardError, UnexpectedAnswer, api_error
+from modelyard._parallel import WORKERS
 from modelyard._version import __version__
+from modelyard._wire import Answer, Wire, WireFailed, WireUnusable
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.2
@@ -55,11 +58,16 @@ class Http:
             headers=headers | authorization, verify=tls, transport=transport, mounts=_NO_PROXY
         )
         self._elsewhere = httpx2.Client(headers=headers, verify=tls, transport=transport, mounts=_NO_PROXY)
-        logging.getLogger("httpx2").addFilter(_hide_signatures)
+        self._headers, self._authorization = headers, authorization
+        self._wire = None if transport else Wire(tls, connections=2 * WORKERS)
+        for name in ("httpx2", "urllib3.connectionpool"):
+            logging.getLogger(name).addFilter(_hide_signatures)
 
     def close(self) -> None:
         self._registry.close()
         self._elsewhere.close()
+        if self._wire:
+            self._wire.close()
 
     def get(self, path: str, params: Params | None = None, *, wait_s: float = 0.0) -> Any:
         """GET JSON from the registry. `wait_s`: how long the answer may take beyond the timeout."""
@@ -75,23 +83,81 @@ class Http:
         )
 
     def put(
-        self, url: str, chunks: Iterator[bytes], *, size: int, headers: Mapping[str, str], wait_s: float
+        self,
+        url: str,
+        pieces: Iterable[bytes | memoryview],
+        *,
+        size: int,
+        headers: Mapping[str, str],
+        wait_s: float,
     ) -> None:
-        """PUT exactly `size` bytes to the registry or a store, once: the caller repeats it with new chunks."""
-        with self._open(
-            "PUT", url, content=chunks, headers={**headers, "Content-Length": str(size)}, wait_s=wait_s
-        ):
+        """PUT exactly `size` bytes to the registry or a store, once: the caller repeats it with new pieces."""
+        headers = {**headers, "Content-Length": str(size)}
+        with self._transfer("PUT", url, headers=headers, body=pieces, wait_s=wait_s):
             pass
 
     @contextlib.contextmanager
-    def stream(self, url: str) -> Iterator[Iterator[bytes]]:
-        """GET bytes from the registry or a store, once: chunks as they arrive."""
-        with self._open("GET", url) as response:
-            yield response.iter_bytes(CHUNK)
+    def stream(self, url: str, *, range_: tuple[int, int] | None = None) -> Iterator[Iterator[bytes]]:
+        """GET bytes from the registry or a store, once: all of them, or (offset, length); pieces as they arrive."""
+        headers = {} if range_ is None else {"Range": f"bytes={range_[0]}-{sum(range_) - 1}"}
+        with self._transfer("GET", url, headers=headers, body=None, wait_s=0.0) as answer:
+            if range_ is not None and answer.status != 206 and not _is_wanted(answer, range_):
+                raise UnexpectedAnswer(f"{self._place(url)} sent the whole where a part was asked for.")
+            yield answer.pieces
+
+    @contextlib.contextmanager
+    def _transfer(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: Iterable[bytes | memoryview] | None,
+        wait_s: float,
+    ) -> Iterator[Answer]:
+        place = self._place(url)
+        try:
+            with self._answer(method, url, headers, body, wait_s) as answer:
+                if answer.headers.get("Content-Encoding", "identity") != "identity":
+                    # Unpacked, a small answer can be of any size; and what is hashed are the bytes themselves.
+                    raise UnexpectedAnswer(f"{place} compresses its answers although it was asked not to.")
+                if not 200 <= answer.status < 300:
+                    raise _refused(answer.status, answer.reason, answer.pieces, place, own=_is_own(url))
+                yield answer
+        except WireFailed as error:
+            message = _unreachable(str(error), place, own=_is_own(url), timed_out=error.timed_out)
+            raise ConnectionFailed(message, arrived=error.arrived, timed_out=error.timed_out) from error
+        except WireUnusable as error:
+            raise UnexpectedAnswer(f"{place} cannot be used: {error}.") from error
+
+    @contextlib.contextmanager
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Iterable[bytes | memoryview] | None,
+        wait_s: float,
+    ) -> Iterator[Answer]:
+        if self._wire is None:
+            content = None if body is None else (bytes(piece) for piece in body)
+            with self._open(method, url, wait_s=wait_s, headers=headers, content=content) as response:
+                pieces = response.iter_bytes(CHUNK)
+                yield Answer(response.status_code, response.reason_phrase, response.headers, pieces)
+            return
+        own = _is_own(url)
+        headers = {**self._headers, **(self._authorization if own else {}), **headers}
+        target = self._url + url if own else url
+        timeout = urllib3.Timeout(
+            connect=self._timeout_s if body else min(self._timeout_s, _CONNECT_S),
+            read=self._timeout_s + wait_s,
+        )
+        with self._wire.request(method, target, headers=headers, body=body, timeout=timeout) as answer:
+            yield answer
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         with self._open(method, path, **options) as response:
-            content = _read(response, MAX_ANSWER)
+            content = _read(response.iter_bytes(), MAX_ANSWER)
         if not content:
             return None
         try:
@@ -105,26 +171,39 @@ class Http:
     def _open(
         self, method: str, url: str, *, wait_s: float = 0.0, **options: Any
     ) -> Iterator[httpx2.Response]:
-        own = url.startswith("/")
+        own = _is_own(url)
         client, target = (self._registry, self._url + url) if own else (self._elsewhere, url)
-        # Presigned URLs are secrets until they expire: messages name the host only.
-        place = f"the registry at {self._url}" if own else f"the object store at {_origin(url)}"
+        place = self._place(url)
         try:
             with client.stream(method, target, timeout=self._timeout(wait_s), **options) as response:
                 if response.headers.get("Content-Encoding", "identity") != "identity":
                     # Unpacked, a small answer can be of any size; and what is hashed are the bytes themselves.
                     raise UnexpectedAnswer(f"{place} compresses its answers although it was asked not to.")
                 if not response.is_success:
-                    raise _registry_refused(response, place) if own else _store_refused(response, place)
+                    status, reason = response.status_code, response.reason_phrase
+                    raise _refused(status, reason, response.iter_bytes(), place, own=own)
                 yield response
         except httpx2.TransportError as error:
-            raise ConnectionFailed(_unreachable(error, place, own=own)) from error
+            timed_out = isinstance(error, httpx2.TimeoutException)
+            late = timed_out and not isinstance(error, httpx2.ConnectTimeout)
+            reason = str(error) or type(error).__name__
+            raise ConnectionFailed(
+                _unreachable(reason, place, own=own, timed_out=late),
+                arrived=not isinstance(error, httpx2.ConnectError),
+                timed_out=timed_out,
+            ) from error
         except (httpx2.InvalidURL, httpx2.RequestError) as error:
             raise UnexpectedAnswer(f"{place} cannot be used: {error}.") from error
 
+    def _place(self, url: str) -> str:
+        """What to call the other side. Presigned URLs are secrets until they expire: messages name the host only."""
+        return f"the registry at {self._url}" if _is_own(url) else f"the object store at {_origin(url)}"
+
     def _timeout(self, wait_s: float = 0.0) -> httpx2.Timeout:
         return httpx2.Timeout(
-            self._timeout_s, connect=min(self._timeout_s, _CONNECT_S), read=self._timeout_s + wait_s
+            self._timeout_s,
+            connect=min(self._timeout_s, _CONNECT_S),
+            read=self._timeout_s + wait_s,
         )
 
 
@@ -145,40 +224,47 @@ def is_transient(error: ModelyardError, *, repeatable: bool = True) -> bool:
     """Whether the same request may succeed in a moment, and repeating it does no harm."""
     if isinstance(error, ConnectionFailed):
         # A timeout has cost its time once already.
-        again = repeatable and not isinstance(error.__cause__, httpx2.TimeoutException)
-        # No connection, so the request certainly did not arrive.
-        return again or isinstance(error.__cause__, httpx2.ConnectError)
+        return (repeatable and not error.timed_out) or not error.arrived
     if not (repeatable and isinstance(error, ApiError)):
         return False
     # S3 documents 500 as "try again"; a registry that answers it has a fault that will not go away.
     return error.status in _UNAVAILABLE or (error.status, error.code) == (500, "store_refused")
 
 
-def _unreachable(error: httpx2.TransportError, place: str, *, own: bool) -> str:
-    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+def _is_wanted(answer: Answer, range_: tuple[int, int]) -> bool:
+    """Whether this is what was asked for although its status is 200: rclone sends a part like this, or it is all there is."""
+    told = answer.headers.get("Content-Range", "").startswith(f"bytes {range_[0]}-{sum(range_) - 1}/")
+    return told or (range_[0] == 0 and answer.headers.get("Content-Length") == str(range_[1]))
+
+
+def _is_own(url: str) -> bool:
+    return url.startswith("/")
+
+
+def _unreachable(reason: str, place: str, *, own: bool, timed_out: bool) -> str:
+    if timed_out:
         return f"{place} did not answer in time. A longer `timeout_s` may help, if it is only slow."
-    reason = str(error) or type(error).__name__
     if not own:
         return f"cannot reach {place}: {reason}. The registry sent us there: can this machine connect to it?"
     return f"cannot reach {place}: {reason}. Is it running? Start one with `modelyard-registry serve`, or set MODELYARD_URL."
 
 
-def _registry_refused(response: httpx2.Response, place: str) -> ModelyardError:
+def _refused(status: int, reason: str, pieces: Iterable[bytes], place: str, *, own: bool) -> ModelyardError:
     """The error that a problem+json answer describes, or the best guess for an answer of another kind."""
-    if response.is_redirect:
+    if not own:
+        return api_error("store_refused", status, f"{place} answered {status} {reason}.")
+    if 300 <= status < 400:
         return UnexpectedAnswer(
             f"{place} points elsewhere, which is not followed: set MODELYARD_URL to the right address."
         )
     try:
-        problem = json.loads(_read(response, MAX_PROBLEM))
+        problem = json.loads(_read(pieces, MAX_PROBLEM))
         code, detail = str(problem.pop("code")), str(problem.pop("detail"))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, UnexpectedAnswer):
-        detail = (
-            f"{place} answered {response.status_code} {response.reason_phrase}. Is it a Modelyard registry?"
-        )
-        return api_error(f"http_{response.status_code}", response.status_code, detail)
+        detail = f"{place} answered {status} {reason}. Is it a Modelyard registry?"
+        return api_error(f"http_{status}", status, detail)
     data = {key: value for key, value in problem.items() if key not in ("type", "title", "status")}
-    return api_error(code, response.status_code, detail + _rules_broken(data.get("errors")), data)
+    return api_error(code, status, detail + _rules_broken(data.get("errors")), data)
 
 
 def _rules_broken(errors: object) -> str:
@@ -189,30 +275,28 @@ def _rules_broken(errors: object) -> str:
     return f" [{'; '.join(told)}]" if told else ""
 
 
-def _store_refused(response: httpx2.Response, place: str) -> ModelyardError:
-    detail = f"{place} answered {response.status_code} {response.reason_phrase}."
-    return api_error("store_refused", response.status_code, detail)
-
-
-def _read(response: httpx2.Response, limit: int) -> bytes:
+def _read(pieces: Iterable[bytes], limit: int) -> bytes:
     content = bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
+    for piece in pieces:
+        content += piece
         if len(content) > limit:
             raise UnexpectedAnswer(f"The answer is longer than {limit} bytes. Is it a Modelyard registry?")
     return bytes(content)
 
 
 def _hide_signatures(record: logging.LogRecord) -> bool:
-    """A filter: httpx2 logs whole URLs, but whoever has a presigned one needs no token until it expires."""
+    """A filter: HTTP libraries log whole URLs, but whoever has a presigned one needs no token until it expires."""
     if isinstance(record.args, tuple):
-        record.args = tuple(
-            each.copy_with(query=b"...")
-            if isinstance(each, httpx2.URL) and b"ignature" in each.query
-            else each
-            for each in record.args
-        )
+        record.args = tuple(_without_signature(each) for each in record.args)
     return True
+
+
+def _without_signature(each: object) -> object:
+    if isinstance(each, httpx2.URL) and b"ignature" in each.query:
+        return each.copy_with(query=b"...")
+    if isinstance(each, str) and "ignature" in each.partition("?")[2]:
+        return each.partition("?")[0] + "?..."
+    return each
 
 
 def _origin(url: str) -> str:

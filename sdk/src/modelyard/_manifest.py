@@ -1,6 +1,6 @@
 """The manifest: which files a version has, and the digest that identifies its content.
 
-    directory ── collect() ──> [File…] ── manifest_digest() ──> "sha256:…"      the registry computes the same
+    directory ── survey() ──> [Entry…] ── collect() ──> [File…] ── manifest_digest() ──> "sha256:…"      the registry computes the same
 
     {"files":[{"digest":"sha256:…","path":"a/b","size":7},…in path order…],"schema":"modelyard.manifest/1"}
     UTF-8, keys sorted, no spaces, nothing escaped that JSON does not require to be
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modelyard._errors import InvalidPath
-from modelyard._types import File
+from modelyard._types import Entry, File
 
 SCHEMA = "modelyard.manifest/1"
 RESERVED = "modelyard"
@@ -89,13 +89,18 @@ def _flaw(segment: str) -> str | None:
 
 def check_files(files: Sequence[File]) -> None:
     """Raise InvalidPath unless these files can all be written into one directory, on any operating system."""
-    if not 1 <= len(files) <= MAX_FILES:
-        raise InvalidPath(f"A version has between 1 and {MAX_FILES} files, not {len(files)}.")
+    _check_paths([file.path for file in files])
     for file in files:
-        check_path(file.path)
         if not _DIGEST.fullmatch(file.digest) or file.size < 0:
             raise InvalidPath(f"{file.path!r} has no usable digest or size.")
-    _check_collisions([file.path for file in files])
+
+
+def _check_paths(paths: list[str]) -> None:
+    if not 1 <= len(paths) <= MAX_FILES:
+        raise InvalidPath(f"A version has between 1 and {MAX_FILES} files, not {len(paths)}.")
+    for path in paths:
+        check_path(path)
+    _check_collisions(paths)
 
 
 def _check_collisions(paths: list[str]) -> None:
@@ -111,24 +116,26 @@ def _check_collisions(paths: list[str]) -> None:
                 raise InvalidPath(f"{path[:end]!r} is both a file and a folder.")
 
 
-def collect(root: Path, *, own: bool = False) -> list[File]:
-    """Hash every file under the directory `root` (or the one file `root`), in path order.
+def survey(root: Path, *, own: bool = False) -> list[Entry]:
+    """Every file under the directory `root` (or the one file `root`), in path order.
 
     Raises InvalidPath, naming the file, for symbolic links, special files, unsafe names and, unless `own`, the folder
     `modelyard/`, which is reserved. Empty folders are not part of a version.
     """
-    paths = list(_walk(root, "")) if root.is_dir() else [root.name]
-    if not own and any(path.split("/", 1)[0].casefold() == RESERVED for path in paths):
+    entries = list(_walk(root, "")) if root.is_dir() else [Entry(root.name, root.stat().st_size)]
+    if not own and any(entry.path.split("/", 1)[0].casefold() == RESERVED for entry in entries):
         raise InvalidPath(
             f"The folder {RESERVED}/ is reserved for what this package writes itself: rename yours."
         )
-    if not paths:
+    if not entries:
         raise InvalidPath(f"There is no file in {str(root)!r}.")
-    for path in paths:
-        check_path(path)
-    files = [_hash_file(locate(root, path), path) for path in sorted(paths)]
-    check_files(files)
-    return files
+    _check_paths([entry.path for entry in entries])
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def collect(root: Path, *, own: bool = False) -> list[File]:
+    """Hash every file of `survey`, which says what is raised."""
+    return [hash_file(locate(root, entry.path), entry.path) for entry in survey(root, own=own)]
 
 
 def locate(root: Path, path: str) -> Path:
@@ -136,7 +143,7 @@ def locate(root: Path, path: str) -> Path:
     return root / path if root.is_dir() else root
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
+def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
     with os.scandir(folder) as entries:
         for entry in entries:
             path = prefix + entry.name
@@ -145,12 +152,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(folder / entry.name, path + "/")
             elif entry.is_file(follow_symlinks=False):
-                yield path
+                yield Entry(path, entry.stat(follow_symlinks=False).st_size)
             else:
                 raise InvalidPath(f"{path!r} is not a regular file (a pipe, socket or device): leave it out.")
 
 
-def _hash_file(source: Path, path: str) -> File:
+def hash_file(source: Path, path: str) -> File:
+    """The file of a version that `source` is, at `path` in the version."""
     with open_regular(source) as stream:
         size, digest = hash_stream(stream)
     return File(path=path, size=size, digest=digest)

@@ -39,11 +39,11 @@ def print_models(models: Iterable[Model]) -> None:
             ", ".join(
                 f"{p.name}={p.number}" for p in model.pointers if p.kind == "alias" and p.number is not None
             ),
-            _when(model.created_at),
+            when(model.created_at),
         ]
         for model in models
     ]
-    _print_table(["MODEL", "LATEST", "PRODUCTION", "STAGING", "ALIASES", "CREATED"], rows, "No models yet.")
+    print_table(["MODEL", "LATEST", "PRODUCTION", "STAGING", "ALIASES", "CREATED"], rows, "No models yet.")
 
 
 def print_versions(versions: Iterable[Version]) -> None:
@@ -55,19 +55,19 @@ def print_versions(versions: Iterable[Version]) -> None:
             version.format,
             size(version.size),
             _metrics(version),
-            _when(version.created_at),
+            when(version.created_at),
             version.created_by,
         ]
         for version in versions
     ]
     columns = ["VERSION", "STAGE", "ALIASES", "FORMAT", "SIZE", "METRICS", "CREATED", "BY"]
-    _print_table(columns, rows, "No versions yet.")
+    print_table(columns, rows, "No versions yet.")
 
 
 def print_history(moves: Iterable[Move]) -> None:
     rows = [
         [
-            _when(move.at),
+            when(move.at),
             move.pointer,
             _or_dash(move.from_number),
             _or_dash(move.to_number),
@@ -79,7 +79,7 @@ def print_history(moves: Iterable[Move]) -> None:
         for move in moves
     ]
     columns = ["WHEN", "POINTER", "FROM", "TO", "KIND", "GENERATION", "BY", "REASON"]
-    _print_table(columns, rows, "Nothing has moved yet.")
+    print_table(columns, rows, "Nothing has moved yet.")
 
 
 def print_model(model: Model) -> None:
@@ -87,15 +87,15 @@ def print_model(model: Model) -> None:
         [
             ("Model", model.name),
             ("Description", model.description),
-            ("Created", _when(model.created_at)),
+            ("Created", when(model.created_at)),
             ("Latest version", _or_dash(model.latest)),
         ]
     )
     rows = [
-        [p.name, p.kind, _or_dash(p.number), str(p.generation), _when(p.moved_at), p.moved_by]
+        [p.name, p.kind, _or_dash(p.number), str(p.generation), when(p.moved_at), p.moved_by]
         for p in model.pointers
     ]
-    _print_table(
+    print_table(
         ["POINTER", "KIND", "VERSION", "GENERATION", "MOVED", "BY"], rows, "Nothing points to a version yet."
     )
 
@@ -115,13 +115,13 @@ def print_version(version: Version) -> None:
             ("Description", version.description),
             ("Metrics", _metrics(version)),
             ("Tags", ", ".join(f"{name}={value}" for name, value in version.tags.items())),
-            ("Created", f"{_when(version.created_at)} by {version.created_by}"),
+            ("Created", f"{when(version.created_at)} by {version.created_by}"),
         ]
     )
     if version.signature:
-        _print_table(["", "TENSOR", "DATATYPE", "SHAPE"], _tensors(version.signature), "")
+        print_table(["", "TENSOR", "DATATYPE", "SHAPE"], _tensors(version.signature), "")
     files = [[file.path, size(file.size), file.digest] for file in version.files]
-    _print_table(["FILE", "SIZE", "DIGEST"], files, "")
+    print_table(["FILE", "SIZE", "DIGEST"], files, "")
 
 
 def promotion_told(promotion: Promotion) -> str:
@@ -145,7 +145,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], otherwise: str) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], otherwise: str) -> None:
     if not rows:
         console().print(otherwise)
         return
@@ -189,5 +189,5 @@ def _or_dash(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _when(moment: datetime) -> str:
+def when(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -15,6 +15,14 @@ Wire = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A file that was found but not hashed: relative POSIX `path`, `size` in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file of a version: relative POSIX `path`, `size` in bytes, `digest` = "sha256:" and 64 hexadecimal digits."""
 
@@ -94,7 +102,8 @@ class Signature:
 class Version:
     """An immutable version of a model. `digest` is that of its manifest, `size` the sum of its files in bytes.
 
-    `stage` (none, staging, production, archived) and `aliases` are what they were when the registry answered.
+    `stage` (none, staging, production, archived) and `aliases` are what they were when the registry answered, and so are
+    `verified` (the registry has read all bytes; before that it cannot be promoted), `damaged` and `legal_hold`.
     """
 
     model: str
@@ -113,6 +122,9 @@ class Version:
     aliases: tuple[str, ...]
     created_at: datetime
     created_by: str
+    verified: bool = True
+    damaged: bool = False
+    legal_hold: str | None = None
 
     @classmethod
     def from_wire(cls, wire: Wire) -> Self:
@@ -134,6 +146,9 @@ class Version:
             aliases=tuple(wire["aliases"]),
             created_at=datetime.fromisoformat(wire["created_at"]),
             created_by=wire["created_by"],
+            verified=wire.get("verified", True),
+            damaged=wire.get("damaged", False),
+            legal_hold=wire.get("legal_hold"),
         )
 
 

@@ -1,25 +1,32 @@
 """Upload: from files on this disk to a version in the registry.
 
-    offer    POST /uploads        these files I have            ->  these bytes I need, and where to
-    send     PUT  each blob       in parallel, straight from disk, hashed once more on the way
-    commit   POST /versions       one version, complete         ->  Version
+    offer    POST /uploads        these files I have            ->  those you need not send, and the chunks that are there
+    send     POST, PUT each pack  cut, hash, announce, send: all at once, straight from disk to the store
+    commit   POST /versions       every file as stretches of packs  ->  Version
 
-What the registry has already is not sent. If it lost something between offer and commit, or a URL expired, the offer is
-made again: only what is missing then is sent. A commit whose answer was lost is repeated and gives the same version.
+What the registry has already is not sent: whole files of any version that we may read, chunks of large files of the newest
+versions of this model, and whatever an upload that was interrupted had brought, from whichever machine. A commit whose
+answer was lost is repeated and gives the same version.
 """
 
 import hashlib
+import queue
+import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modelyard._errors import ApiError, IntegrityError, UnexpectedAnswer
 from modelyard._http import Http, retrying
-from modelyard._manifest import CHUNK, locate, open_regular
-from modelyard._parallel import Attempt, Meter, Progress, in_parallel
-from modelyard._types import File
+from modelyard._manifest import hash_file, locate, open_regular
+from modelyard._packs import PACK, Cutting, Hashing, KnownChunks, Pack, Packer, Stretches
+from modelyard._parallel import WORKERS, Attempt, Meter, Progress, Workers
+from modelyard._types import Entry, File
 
 ROUNDS = 3
+_BUFFERS = WORKERS + 1
+_PIECE = 256 << 10
 _START_OVER = {"upload_incomplete", "upload_not_found", "upload_expired", "digest_mismatch", "store_refused"}
 # The server hashes, copies and syncs what it received before it answers; a slow disk does this much a second.
 _SERVER_BYTES_PER_S = 20e6
@@ -29,86 +36,264 @@ def upload(
     http: Http,
     model: str,
     root: Path,
-    files: Sequence[File],
+    entries: Sequence[Entry | File],
     facts: dict[str, Any],
     progress: Progress | None,
 ) -> Any:
-    """Make the collected `files` of `root` a version of `model`; returns it as the registry tells it."""
+    """Make the `entries` of `root` a version of `model`; returns it as the registry tells it."""
     for _ in range(ROUNDS - 1):
         try:
-            return _offer_send_commit(http, model, root, files, facts, progress)
+            return _Upload(http, model, root, progress).run(entries, facts)
         except ApiError as error:
             if error.code not in _START_OVER:
                 raise
-    return _offer_send_commit(http, model, root, files, facts, progress)
+    return _Upload(http, model, root, progress).run(entries, facts)
 
 
-def _offer_send_commit(
-    http: Http,
-    model: str,
-    root: Path,
-    files: Sequence[File],
-    facts: dict[str, Any],
-    progress: Progress | None,
-) -> Any:
-    listed = [file.to_wire() for file in files]
-    base = f"/api/v1/models/{model}"
-    offer = http.send("POST", f"{base}/uploads", {"files": listed}, repeatable=True)
-    try:
-        needs, upload_id = offer["needs"], offer["id"]
-        by_digest = {file.digest: file for file in files}
-        wanted = [(by_digest[need["digest"]], str(need["url"]), dict(need["headers"])) for need in needs]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswer(
-            "The registry's answer to an upload cannot be understood. Is it of this version?"
-        ) from error
-    meter = Meter(sum(file.size for file, _, _ in wanted), progress)
-    in_parallel(lambda each: _send(http, root, *each, meter), wanted, meter.stop)
-    return http.send(
-        "POST",
-        f"{base}/versions",
-        {"upload": upload_id, "files": listed, **facts},
-        wait_s=_server_time(sum(file.size for file in files)),
-        repeatable=True,
-    )
+class _Upload:
+    """One attempt."""
+
+    def __init__(self, http: Http, model: str, root: Path, progress: Progress | None) -> None:
+        self._http = http
+        self._base = f"/api/v1/models/{model}"
+        self._root = root
+        self._progress = progress
+        self._id = ""
+        self._known = KnownChunks()
+        self._stretches: dict[str, Stretches] = {}
+        self._digests: set[str] = set()
+        self._lock = threading.Lock()
+        self._buffers: queue.Queue[bytearray | None] = queue.Queue()
+        for _ in range(_BUFFERS):
+            self._buffers.put(None)  # made when it is needed
+
+    def run(self, entries: Sequence[Entry | File], facts: dict[str, Any]) -> Any:
+        hashed = [self._hashed(entry) for entry in entries if isinstance(entry, File) or entry.size < PACK]
+        large = [entry for entry in entries if not isinstance(entry, File) and entry.size >= PACK]
+        offer = self._offer(hashed, large)
+        first = [self._hashed(entry) for entry in large if entry.path in offer["hash_first"]]
+        have = {*offer["have"], *self._have(first)}
+        files = {file.path: file for file in [*hashed, *first]}
+        self._send([files.get(entry.path, entry) for entry in entries], files, have)
+        return self._commit([files[entry.path] for entry in entries], facts)
+
+    def _hashed(self, entry: Entry | File) -> File:
+        return entry if isinstance(entry, File) else hash_file(locate(self._root, entry.path), entry.path)
+
+    def _offer(self, hashed: Sequence[File], large: Sequence[Entry]) -> dict[str, Any]:
+        body = {
+            "packed": True,
+            "files": [file.to_wire() for file in hashed],
+            "unhashed": [{"path": entry.path, "size": entry.size} for entry in large],
+        }
+        offer = self._http.send("POST", f"{self._base}/uploads", body, repeatable=True)
+        try:
+            self._id = str(offer["id"])
+            self._cutting = Cutting.from_wire(offer["cutting"])
+            if large:  # else the cutter, whose import takes a while, is not needed
+                self._cutting.cutter()
+            for base in offer["bases"]:
+                self._known.add_stored(_segments(base["segments"]), _from_base64(base["chunks"]))
+            return {"have": _texts(offer["have"]), "hash_first": _texts(offer["hash_first"])}
+        except (LookupError, TypeError, ValueError) as error:
+            raise _not_understood() from error
+
+    def _have(self, files: Sequence[File]) -> list[str]:
+        if not files:
+            return []
+        body = {"files": [file.to_wire() for file in files]}
+        answer = self._http.send("POST", f"/api/v1/uploads/{self._id}/files", body, repeatable=True)
+        try:
+            return _texts(answer["have"])
+        except (KeyError, TypeError) as error:
+            raise _not_understood() from error
+
+    def _send(self, entries: Sequence[Entry | File], files: dict[str, File], have: set[str]) -> None:
+        """Send what is needed; `files` gets the digests that were not known before."""
+        wanted, seen = [], set(have)
+        for entry in entries:
+            digest = entry.digest if isinstance(entry, File) else entry.path
+            if digest not in seen:
+                seen.add(digest)
+                wanted.append(entry)
+        meter = Meter(sum(entry.size for entry in wanted), self._progress)
+        with Workers(meter.stop, ahead=_BUFFERS) as workers:
+
+            def send(pack: Pack) -> None:
+                workers.submit(partial(self._send_pack, pack, meter))
+
+            packer = Packer(partial(self._new_buffer, workers), send)
+            for entry in wanted:
+                if isinstance(entry, File) and entry.size < PACK:
+                    self._pack_whole(entry, packer)
+            packer.flush()
+            for entry in wanted:
+                if entry.size >= PACK:
+                    files[entry.path] = self._pack_large(entry, packer, meter)
+            packer.flush()
+        for path, file in files.items():  # the same content twice is sent once
+            if file.digest not in have and path not in self._stretches:
+                self._stretches[path] = next(
+                    s for other, s in self._stretches.items() if files[other].digest == file.digest
+                )
+
+    def _new_buffer(self, workers: Workers) -> bytearray:
+        while True:
+            workers.check()
+            try:
+                return self._buffers.get(timeout=0.5) or bytearray(PACK)
+            except queue.Empty:
+                continue
+
+    def _pack_whole(self, file: File, packer: Packer) -> None:
+        """A small file. Read once more: it must still be what was offered."""
+        stretches = self._stretches[file.path] = Stretches()
+        if not file.size:
+            return
+        pack = packer.room(file.size)
+        place = memoryview(pack.buffer)[pack.size : pack.size + file.size]
+        with open_regular(locate(self._root, file.path)) as stream:
+            count = stream.readinto(place)  # type: ignore[attr-defined]  # a real file has it
+            if count != file.size or stream.read(1) or _digest(place) != file.digest:
+                raise _changed(file.path)
+        stretches.add(pack, pack.size, file.size)
+        pack.size += file.size
+
+    def _pack_large(self, entry: Entry | File, packer: Packer, meter: Meter) -> File:
+        with open_regular(locate(self._root, entry.path)) as stream:
+            hashing = Hashing(stream)
+            pack = self._pack_chunks if self._known else self._pack_evenly
+            self._stretches[entry.path] = pack(hashing, packer, meter)
+        file = File(entry.path, hashing.size, hashing.digest())
+        if file.size != entry.size or (isinstance(entry, File) and file != entry):
+            raise _changed(entry.path)
+        return file
+
+    def _pack_chunks(self, hashing: Hashing, packer: Packer, meter: Meter) -> Stretches:
+        stretches = Stretches()
+        for chunk, data in self._cutting.chunks(hashing):
+            places = self._known.find(chunk)
+            if places is None:
+                places = (packer.add(data),)
+                self._known.add(chunk, places)
+            else:
+                meter.spare(len(data))
+            for place in places:
+                stretches.add(*place)
+        return stretches
+
+    def _pack_evenly(self, hashing: Hashing, packer: Packer, _meter: Meter) -> Stretches:
+        """Nothing is known to compare with: cutting at chunks would be work for nothing."""
+        stretches = Stretches()
+        packer.flush()
+        while hashing.fill(pack := packer.room(PACK)):
+            stretches.add(pack, 0, pack.size)
+            packer.flush()
+        return stretches
+
+    def _send_pack(self, pack: Pack, meter: Meter) -> None:
+        try:
+            pack.digest = _digest(pack.content())
+            if not self._is_first(pack):
+                meter.spare(pack.size)
+                return
+            try:
+                self._announce_and_put(pack, meter)
+            except ApiError as error:
+                if error.code != "store_refused":
+                    raise
+                self._announce_and_put(pack, meter)  # the URL expired, or the bytes were damaged on their way
+        finally:
+            if pack.used_by is not None:
+                pack.used_by.result()
+            self._buffers.put(pack.buffer)
+            pack.buffer = bytearray()
+
+    def _is_first(self, pack: Pack) -> bool:
+        """Whether no other pack of this upload has the same bytes: one of several equal files, or of many zeros."""
+        with self._lock:
+            if pack.digest in self._digests:
+                return False
+            self._digests.add(pack.digest)
+            return True
+
+    def _announce_and_put(self, pack: Pack, meter: Meter) -> None:
+        path, blob = f"/api/v1/uploads/{self._id}/blobs", {"digest": pack.digest, "size": pack.size}
+        answer = self._http.send("POST", path, {"blobs": [blob]}, repeatable=True)
+        try:
+            tickets = [(str(need["url"]), dict(need["headers"])) for need in answer["needs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_understood() from error
+        if not tickets:
+            meter.spare(pack.size)
+        for url, headers in tickets:
+            retrying(partial(self._put, pack, url, headers, meter))
+
+    def _put(self, pack: Pack, url: str, headers: dict[str, str], meter: Meter) -> None:
+        attempt = Attempt(meter)
+        try:
+            pieces = attempt.count(_pieces(pack.content()))
+            self._http.put(url, pieces, size=pack.size, headers=headers, wait_s=_server_time(pack.size))
+        except BaseException:
+            attempt.take_back()
+            raise
+
+    def _commit(self, files: Sequence[File], facts: dict[str, Any]) -> Any:
+        blobs: dict[str, int] = {}
+        listed = []
+        for file in files:
+            wire = file.to_wire()
+            if file.path in self._stretches:
+                wire["segments"] = [
+                    [blobs.setdefault(digest, len(blobs)), offset, length]
+                    for digest, offset, length in self._stretches[file.path].resolved()
+                ]
+            listed.append(wire)
+        return self._http.send(
+            "POST",
+            f"{self._base}/versions",
+            {"upload": self._id, "files": listed, "blobs": list(blobs), **facts},
+            wait_s=_server_time(sum(file.size for file in files)),
+            repeatable=True,
+        )
 
 
-def _send(http: Http, root: Path, file: File, url: str, headers: dict[str, str], meter: Meter) -> None:
-    retrying(lambda: _send_once(http, locate(root, file.path), file, url, headers, meter))
+def _pieces(content: memoryview) -> Iterator[memoryview]:
+    return (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
 
 
-def _send_once(http: Http, source: Path, file: File, url: str, headers: dict[str, str], meter: Meter) -> None:
-    attempt = Attempt(meter)
-    try:
-        chunks = attempt.count(_chunks(source, file))
-        http.put(url, chunks, size=file.size, headers=headers, wait_s=_server_time(file.size))
-    except BaseException:
-        attempt.take_back()
-        raise
+def _digest(content: memoryview) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _chunks(source: Path, file: File) -> Iterator[bytes]:
-    """The bytes of `source`. The last chunk is held back unless all are those that were announced."""
-    hasher, left = hashlib.sha256(), file.size
-    with open_regular(source) as stream:
-        while left:
-            chunk = stream.read(min(CHUNK, left))
-            hasher.update(chunk)
-            left -= len(chunk)
-            if not chunk or (not left and hasher.hexdigest() != file.digest.removeprefix("sha256:")):
-                raise _changed(file)
-            if left:
-                yield chunk
-        if stream.read(1):
-            raise _changed(file)
-        if file.size:
-            yield chunk
+def _texts(listed: Sequence[Any]) -> list[str]:
+    if not all(isinstance(each, str) for each in listed):
+        raise TypeError("expected a list of strings")
+    return list(listed)
 
 
-def _changed(file: File) -> IntegrityError:
+def _segments(listed: Sequence[Any]) -> list[tuple[str, int, int]]:
+    segments = [(digest, offset, length) for digest, offset, length in listed]
+    for digest, *numbers in segments:
+        if not (isinstance(digest, str) and all(type(each) is int and each >= 0 for each in numbers)):
+            raise TypeError("segments are lists of a digest and two natural numbers")
+    return segments
+
+
+def _from_base64(text: str) -> bytes:
+    from base64 import b64decode
+
+    return b64decode(text, validate=True)
+
+
+def _changed(path: str) -> IntegrityError:
     return IntegrityError(
-        f"{file.path!r} changed while it was being uploaded. No version was made: publish again when nothing writes to it."
+        f"{path!r} changed while it was being uploaded. No version was made: publish again when nothing writes to it."
     )
+
+
+def _not_understood() -> UnexpectedAnswer:
+    return UnexpectedAnswer("The registry's answer to an upload cannot be understood. Is it of this version?")
 
 
 def _server_time(size: int) -> float:

@@ -5,23 +5,25 @@
     promote REF | NAME VERSION    move a stage or alias             rollback NAME: move it back
     pull REF [DEST]               fetch and verify
     ls [MODEL]  show REF|MODEL  history MODEL
+    export REF [DEST]  import PATH [NAME]  cp REF --to URL     carry versions about
+    cache ls|pin|unpin|verify|clear|path                       what was fetched
 
 For people: tables on stdout, progress on stderr. With --json (after the command's name): one JSON value on stdout.
 _shell.py says what becomes of errors.
 """
 
-import dataclasses
-import json
 import sys
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from modelyard import _config, _shell
+from modelyard._answer import Command, answer, json_option
+from modelyard._cache_cli import cache
 from modelyard._client import Client
 from modelyard._errors import UnexpectedAnswer
+from modelyard._portable_cli import cp, export, import_
 from modelyard._progress import progress_bar
 from modelyard._ref import parse_ref
 from modelyard._types import Version
@@ -55,13 +57,6 @@ def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[s
         raise click.BadParameter(str(error)) from error
 
 
-Command = Callable[..., None]
-
-
-def _json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(command)
-
-
 def _reason_option(command: Command) -> Command:
     return click.option("--reason", default="", help="Why; kept in the history.")(command)
 
@@ -83,7 +78,7 @@ def app() -> None:
 @app.command()
 @click.argument("url")
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
-@_json_option
+@json_option
 def login(url: str, token_stdin: bool, as_json: bool) -> None:
     """Store where the registry is, and the token for it.
 
@@ -101,7 +96,7 @@ def login(url: str, token_stdin: bool, as_json: bool) -> None:
     if info.service != "modelyard-registry":
         raise UnexpectedAnswer(f"{url} is not a Modelyard registry.")
     path = _config.save(url, token)
-    _answer(
+    answer(
         as_json,
         {"url": url, "config": str(path), "server": info},
         lambda: click.echo(f"Logged in to {url} ({path})."),
@@ -123,7 +118,7 @@ def login(url: str, token_stdin: bool, as_json: bool) -> None:
     metavar="[POINTER]",
     help="Promote it, too.",
 )
-@_json_option
+@json_option
 def push(
     name: str,
     path: str,
@@ -157,7 +152,7 @@ def push(
         if promotion:
             click.echo(promotion_told(promotion))
 
-    _answer(as_json, {"version": version, "promotion": promotion}, tell)
+    answer(as_json, {"version": version, "promotion": promotion}, tell)
 
 
 @app.command()
@@ -168,7 +163,7 @@ def push(
 )
 @_expect_option
 @_reason_option
-@_json_option
+@json_option
 def promote(ref: str, version: int | None, to: str, expect: int | None, reason: str, as_json: bool) -> None:
     """Give a version a stage or alias: `promote fraud/3`, `promote fraud 3`, `promote fraud@staging`."""
     from modelyard._tables import promotion_told
@@ -181,7 +176,7 @@ def promote(ref: str, version: int | None, to: str, expect: int | None, reason: 
     with Client() as client:
         number = version or parsed.number or client.resolve(parsed).number
         promotion = client.promote(parsed.model, number, to, expected_generation=expect, reason=reason)
-    _answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
+    answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
 
 
 @app.command()
@@ -189,35 +184,36 @@ def promote(ref: str, version: int | None, to: str, expect: int | None, reason: 
 @click.option("--pointer", default="production", show_default=True, help="The stage or alias to move back.")
 @_expect_option
 @_reason_option
-@_json_option
+@json_option
 def rollback(name: str, pointer: str, expect: int | None, reason: str, as_json: bool) -> None:
     """Return a pointer to the version that it held before."""
     from modelyard._tables import promotion_told
 
     with Client() as client:
         promotion = client.rollback(name, pointer, expected_generation=expect, reason=reason)
-    _answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
+    answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
 
 
 @app.command()
 @click.argument("ref")
 @click.argument("dest", required=False)
-@_json_option
-def pull(ref: str, dest: str | None, as_json: bool) -> None:
+@click.option("--offline", is_flag=True, help="Ask nobody: take what the cache has.")
+@json_option
+def pull(ref: str, dest: str | None, offline: bool, as_json: bool) -> None:
     """Fetch and verify a version; prints the directory that holds it.
 
     DEST must not exist or be empty. Without it, the verified cache is used: treat what is there as read-only.
     """
-    with Client() as client:
-        version = client.resolve(ref)
-        with progress_bar(f"pull {version.model}/{version.number}", wanted=not as_json) as progress:
-            path = client.download(version, dest, progress=progress)
-    _answer(as_json, {"path": str(path), "version": version}, lambda: click.echo(str(path)))
+    with Client() as client, progress_bar(f"pull {ref}", wanted=not as_json) as progress:
+        version = None if offline else client.resolve(ref)
+        # into the cache by reference, so that offline the reference is known, too
+        path = client.download(version if version and dest else ref, dest, offline=offline, progress=progress)
+    answer(as_json, {"path": str(path), "version": version}, lambda: click.echo(str(path)))
 
 
 @app.command("ls")
 @click.argument("model", required=False)
-@_json_option
+@json_option
 def list_(model: str | None, as_json: bool) -> None:
     """List the models, or the versions of one."""
     from modelyard._tables import print_models, print_versions
@@ -225,15 +221,15 @@ def list_(model: str | None, as_json: bool) -> None:
     with Client() as client:
         if model is None:
             models = list(client.models())
-            _answer(as_json, models, lambda: print_models(models))
+            answer(as_json, models, lambda: print_models(models))
         else:
             versions = list(client.versions(model))
-            _answer(as_json, versions, lambda: print_versions(versions))
+            answer(as_json, versions, lambda: print_versions(versions))
 
 
 @app.command()
 @click.argument("ref", metavar="REF|MODEL")
-@_json_option
+@json_option
 def show(ref: str, as_json: bool) -> None:
     """Show a version (REF with / or @), or a model."""
     from modelyard._tables import print_model, print_version
@@ -241,35 +237,24 @@ def show(ref: str, as_json: bool) -> None:
     parsed = parse_ref(ref)
     with Client() as client:
         found = client.model(parsed.model) if ref == parsed.model else client.resolve(parsed)
-    _answer(
-        as_json, found, lambda: print_version(found) if isinstance(found, Version) else print_model(found)
-    )
+    answer(as_json, found, lambda: print_version(found) if isinstance(found, Version) else print_model(found))
 
 
 @app.command()
 @click.argument("model")
 @click.option("--pointer", help="Only this stage or alias.")
-@_json_option
+@json_option
 def history(model: str, pointer: str | None, as_json: bool) -> None:
     """Show who moved what, when and why, newest first."""
     from modelyard._tables import print_history
 
     with Client() as client:
         moves = list(client.history(model, pointer))
-    _answer(as_json, moves, lambda: print_history(moves))
+    answer(as_json, moves, lambda: print_history(moves))
 
 
-def _answer(as_json: bool, value: Any, tell: Callable[[], None]) -> None:
-    if as_json:
-        click.echo(json.dumps(value, default=_plain, indent=2))
-    else:
-        tell()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+for command in (cache, export, import_, cp):
+    app.add_command(command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,198 @@
+"""Cutting and packing: what is sent are packs of at most PACK bytes, made of small files or of parts of large ones.
+
+    small files                 whole, one after the other                                  ──>  packs
+    large files, nothing known  PACK bytes each                                             ──>  packs
+    large files, else           content-defined chunks  ──>  known already?  ──no──>             packs
+
+Where the content decides where to cut (FastCDC), an insertion moves the cuts beside it and no others: the rest of a changed
+file consists of chunks that are there already. The registry says how to cut, for it made the lists to compare with.
+"""
+
+import hashlib
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+
+if TYPE_CHECKING:
+    from pyfastcdc import FastCDC
+
+PACK = 16 << 20
+"""Bytes; files of this size and more are large."""
+
+_ENTRY = struct.Struct(">32sI")
+_FORMAT = b"\x01"
+_MAX_KNOWN = 300_000
+_AHEAD = 8
+
+
+class Pack:
+    """Bytes on their way: filled by a packer, then hashed and sent by a worker. `digest` is known once it was hashed."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.size = 0
+        self.digest = ""
+        self.used_by: Future[None] | None = None
+
+    def content(self) -> memoryview:
+        return memoryview(self.buffer)[: self.size]
+
+
+Place = tuple[Pack | str, int, int]
+"""A pack, or the digest of a stored blob; offset; length."""
+
+
+class Stretches:
+    """Where the bytes of a file are, in order. Neighbours are joined."""
+
+    def __init__(self) -> None:
+        self._places: list[Place] = []
+
+    def add(self, blob: Pack | str, offset: int, length: int) -> None:
+        last = self._places[-1] if self._places else None
+        if last and last[0] == blob and last[1] + last[2] == offset:
+            self._places[-1] = (blob, last[1], last[2] + length)
+        else:
+            self._places.append((blob, offset, length))
+
+    def resolved(self) -> Iterator[tuple[str, int, int]]:
+        """With the digests of packs, once all are known."""
+        for blob, offset, length in self._places:
+            yield (blob if isinstance(blob, str) else blob.digest), offset, length
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """FastCDC's parameters: smallest, targeted and largest chunk in bytes, and the degree of normalization."""
+
+    smallest: int
+    target: int
+    largest: int
+    normalization: int
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        return cls(wire["smallest"], wire["target"], wire["largest"], wire["normalization"])
+
+    def cutter(self) -> "FastCDC":
+        """Raises TypeError or ValueError when these are no parameters."""
+        from pyfastcdc import FastCDC
+
+        normalization = cast("Any", self.normalization)
+        return FastCDC(
+            self.target, min_size=self.smallest, max_size=self.largest, normalized_chunking=normalization
+        )
+
+    def chunks(self, stream: "Hashing") -> Iterator[tuple[bytes, memoryview]]:
+        """The chunks of a file: BLAKE3 and bytes, which are good until the next is asked for."""
+        from blake3 import blake3
+
+        for chunk in self.cutter().cut_stream(cast("BinaryIO", stream)):
+            yield blake3(chunk.data).digest(), chunk.data
+
+
+class KnownChunks:
+    """Where chunks are: in stored files, or in packs that were filled a moment ago."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, tuple[Place, ...]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def add_stored(self, segments: Sequence[tuple[str, int, int]], listed: bytes) -> None:
+        """The chunks of a stored file. A list of an unknown format is of no use, and ignored."""
+        if listed[:1] != _FORMAT or (len(listed) - 1) % _ENTRY.size:
+            return
+        left = deque(segments)
+        for chunk, length in _ENTRY.iter_unpack(listed[1:]):
+            self.add(chunk, tuple(_take(left, length)))
+
+    def add(self, chunk: bytes, places: tuple[Place, ...]) -> None:
+        if len(self._places) < _MAX_KNOWN:
+            self._places.setdefault(chunk, places)
+
+    def find(self, chunk: bytes) -> tuple[Place, ...] | None:
+        return self._places.get(chunk)
+
+
+def _take(segments: deque[tuple[str, int, int]], length: int) -> Iterator[Place]:
+    """The next `length` bytes of a stored file."""
+    while length:
+        blob, offset, size = segments.popleft()
+        count = min(length, size)
+        yield blob, offset, count
+        length -= count
+        if size > count:
+            segments.appendleft((blob, offset + count, size - count))
+
+
+class Packer:
+    """Fills packs and hands each full one to `send`. `new_buffer` waits until a buffer is free."""
+
+    def __init__(self, new_buffer: Callable[[], bytearray], send: Callable[[Pack], None]) -> None:
+        self._new_buffer = new_buffer
+        self._send = send
+        self._pack: Pack | None = None
+
+    def room(self, size: int) -> Pack:
+        """A pack with room for `size` bytes."""
+        if self._pack is not None and self._pack.size + size > PACK:
+            self.flush()
+        if self._pack is None:
+            self._pack = Pack(self._new_buffer())
+        return self._pack
+
+    def add(self, data: memoryview) -> Place:
+        """Put one chunk into a pack; returns where it is."""
+        pack = self.room(len(data))
+        offset = pack.size
+        pack.buffer[offset : offset + len(data)] = data
+        pack.size += len(data)
+        return pack, offset, len(data)
+
+    def flush(self) -> None:
+        if self._pack is not None and self._pack.size:
+            self._send(self._pack)
+            self._pack = None
+
+
+class Hashing:
+    """Reads from `stream`, and hashes what was read in a thread of its own: cutting and hashing take a core each."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.size = 0
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="modelyard-hash")
+        self._waiting: deque[Future[None]] = deque()
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read for a cutter, which uses its buffer again while the thread still hashes: a copy is hashed."""
+        count: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]  # a real file has it
+        if count:
+            self._hash_later(bytes(buffer[:count]))
+            if len(self._waiting) > _AHEAD:
+                self._waiting.popleft().result()
+        return count
+
+    def fill(self, pack: Pack) -> bool:
+        """Read as much as a pack holds; False at the end. It is `used_by` the thread until that has hashed it."""
+        pack.size = self._stream.readinto(pack.buffer)  # type: ignore[attr-defined]  # as above
+        if pack.size:
+            pack.used_by = self._hash_later(pack.content())
+        return pack.size > 0
+
+    def digest(self) -> str:
+        """The digest of all that was read; ends the thread."""
+        self._thread.shutdown()
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def _hash_later(self, content: bytes | memoryview) -> Future[None]:
+        self.size += len(content)
+        future = self._thread.submit(self._hash.update, content)
+        self._waiting.append(future)
+        return future

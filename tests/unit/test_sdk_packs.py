@@ -1,0 +1,159 @@
+import hashlib
+import io
+import random
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modelyard import _packs
+from modelyard._packs import Cutting, Hashing, KnownChunks, Pack, Packer, Stretches
+
+from registry import chunks
+from tests.unit.sdk_fake import digest_of
+
+CUT = Cutting(1 << 10, 4 << 10, 16 << 10, 2)
+CONTENT = random.Random(2).randbytes(500_000)  # noqa: S311 - the same each time
+
+
+def cut(content: bytes, cutting: Cutting = CUT) -> list[tuple[bytes, bytes]]:
+    return [(chunk, bytes(data)) for chunk, data in cutting.chunks(Hashing(io.BytesIO(content)))]
+
+
+def listed(content: bytes) -> bytes:
+    return b"\1" + b"".join(chunk + len(data).to_bytes(4, "big") for chunk, data in cut(content))
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_packs, "PACK", 1000)
+
+
+# ── cutting
+
+
+def test_chunks_tile_the_file_and_keep_to_their_sizes() -> None:
+    found = [data for _, data in cut(CONTENT)]
+    assert b"".join(found) == CONTENT
+    assert all(CUT.smallest <= len(each) <= CUT.largest for each in found[:-1])
+
+
+def test_an_insertion_moves_the_cuts_beside_it_only() -> None:
+    before = {chunk for chunk, _ in cut(CONTENT)}
+    for at in (0, 250_000, 500_000):
+        after = {chunk for chunk, _ in cut(CONTENT[:at] + b"inserted" + CONTENT[at:])}
+        assert 0 < len(after - before) < 6
+
+
+def test_the_sdk_and_the_registry_cut_alike() -> None:
+    """Two implementations of one rule: if they differ, nothing is ever found again."""
+    content = CONTENT * 5
+    cutting = Cutting.from_wire(asdict(chunks.CUTTING))
+    ours = b"\1" + b"".join(chunk + len(data).to_bytes(4, "big") for chunk, data in cut(content, cutting))
+    pieces = (content[at : at + 77_777] for at in range(0, len(content), 77_777))
+    assert chunks.list_chunks(pieces) == ours
+    assert len(ours) > 1 + 36
+
+
+def test_what_is_cut_is_hashed_on_the_way() -> None:
+    hashing = Hashing(io.BytesIO(CONTENT * 9))
+    for _ in CUT.chunks(hashing):
+        pass
+    assert (hashing.size, hashing.digest()) == (9 * len(CONTENT), digest_of(CONTENT * 9))
+
+
+def test_what_fills_packs_is_hashed_on_the_way() -> None:
+    hashing, filled = Hashing(io.BytesIO(CONTENT)), []
+    while hashing.fill(pack := Pack(bytearray(4096))):
+        filled.append(pack)
+    assert b"".join(each.content() for each in filled) == CONTENT
+    assert (hashing.size, hashing.digest()) == (len(CONTENT), digest_of(CONTENT))
+    assert all(each.used_by is not None and each.used_by.done() for each in filled)
+
+
+# ── what is known
+
+
+def test_stored_chunks_are_found_where_they_lie() -> None:
+    """Chunks do not end where segments do."""
+    blobs = {"x": CONTENT[:200_000] + b"other", "y": b"other" + CONTENT[200_000:]}
+    known = KnownChunks()
+    assert not known
+    known.add_stored([("x", 0, 200_000), ("y", 5, 300_000)], listed(CONTENT))
+    assert known
+    for chunk, data in cut(CONTENT):
+        places = known.find(chunk)
+        assert places is not None
+        assert b"".join(blobs[str(blob)][at : at + length] for blob, at, length in places) == data
+    assert known.find(hashlib.sha256().digest()) is None
+
+
+@given(st.lists(st.integers(1, 90_000), max_size=30))
+def test_stored_chunks_are_found_however_the_file_is_stored(lengths: list[int]) -> None:
+    segments, blobs, at = [], {}, 0
+    for number, length in enumerate([*lengths, len(CONTENT)]):
+        part = CONTENT[at : at + length]
+        blobs[f"{number}"] = b"-" * number + part
+        segments.append((f"{number}", number, len(part)))
+        at += len(part)
+    known = KnownChunks()
+    known.add_stored(segments, listed(CONTENT))
+    for chunk, data in cut(CONTENT):
+        found = known.find(chunk) or ()
+        assert b"".join(blobs[str(blob)][at : at + length] for blob, at, length in found) == data
+
+
+@pytest.mark.parametrize("chunks_of", [b"", b"\2" + listed(CONTENT)[1:], listed(CONTENT)[:-1]])
+def test_a_list_of_an_unknown_format_is_ignored(chunks_of: bytes) -> None:
+    known = KnownChunks()
+    known.add_stored([("x", 0, len(CONTENT))], chunks_of)
+    assert not known
+
+
+def test_a_list_longer_than_its_file_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        KnownChunks().add_stored([("x", 0, len(CONTENT) - 1)], listed(CONTENT))
+
+
+def test_the_first_place_counts_and_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_packs, "_MAX_KNOWN", 2)
+    known = KnownChunks()
+    for chunk, blob in ((b"1", "first"), (b"1", "later"), (b"2", "x"), (b"3", "x")):
+        known.add(chunk, ((blob, 0, 1),))
+    assert known.find(b"1") == (("first", 0, 1),)
+    assert known.find(b"3") is None
+
+
+# ── packing
+
+
+def pack(*parts: bytes) -> tuple[list[Pack], Stretches]:
+    sent, stretches = list[Pack](), Stretches()
+    packer = Packer(lambda: bytearray(1000), sent.append)
+    for part in parts:
+        stretches.add(*packer.add(memoryview(part)))
+    packer.flush()
+    packer.flush()
+    for number, each in enumerate(sent):
+        each.digest = f"pack {number}"
+    return sent, stretches
+
+
+def test_a_pack_is_sent_when_the_next_part_does_not_fit() -> None:
+    sent, stretches = pack(b"a" * 400, b"b" * 600, b"c" * 999, b"d" * 2)
+    assert [bytes(each.content()) for each in sent] == [b"a" * 400 + b"b" * 600, b"c" * 999, b"d" * 2]
+    assert list(stretches.resolved()) == [("pack 0", 0, 1000), ("pack 1", 0, 999), ("pack 2", 0, 2)]
+
+
+def test_nothing_is_sent_when_there_is_nothing() -> None:
+    assert pack()[0] == []
+
+
+def test_neighbours_are_joined_and_others_are_not() -> None:
+    stretches = Stretches()
+    for place in (("x", 0, 10), ("x", 10, 5), ("x", 20, 5), ("y", 25, 5), ("x", 0, 1), ("x", 0, 1)):
+        stretches.add(*place)
+    assert list(stretches.resolved()) == [
+        *(("x", 0, 15), ("x", 20, 5), ("y", 25, 5)),
+        *(("x", 0, 1), ("x", 0, 1)),
+    ]
