@@ -1,39 +1,35 @@
-"""Where the files of versions are kept: one directory per manifest digest, verified before each use.
+"""Where the files of versions are kept: the SDK's cache, in a directory of its own.
 
-    <cache-dir>/versions/<64 hexadecimal digits>/…
+    <cache-dir>/versions/<64 hexadecimal digits>/…     hashed again before each use; versions share their files
 
-A download appears complete or not at all (the SDK renames it into place). What was there before is used only if the
-manifest of what is on disk, every file hashed again, has the digest that is wanted; else it is fetched anew.
-Nothing is removed from here: an operator may delete any directory while no adapter is starting or loading.
+Only files that no version there has are downloaded. What is pinned stays until the pin is closed or this process ends;
+the rest is evicted to make room, in the limit that MODELYARD_CACHE_BYTES sets.
 """
 
-import hashlib
-import json
+import contextlib
 import os
-import re
-import shutil
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from modelyard import IntegrityError, Version
+from modelyard import File, IntegrityError, Version
+from modelyard._cache import Cache as Content
+from modelyard._cache_lock import Hold
 
 from serving_adapter.errors import CandidateRejected, UnsafeDirectory
 from serving_adapter.upstream import Upstream
-
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 class Cache:
     """Verified directories, by digest."""
 
     def __init__(self, root: Path, upstream: Upstream) -> None:
-        self._versions = root / "versions"
+        self._content = Content(root)
         self._upstream = upstream
 
     def prepare(self) -> None:
-        """Create the directory; raise UnsafeDirectory if it, or the one around it, could be somebody else's."""
-        for directory in (self._versions.parent, self._versions):
+        """Create the directory; raise UnsafeDirectory if it, or one right below it, could be somebody else's."""
+        for directory in self._content.directories:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_owned(directory)
 
@@ -43,18 +39,27 @@ class Cache:
         Raises CandidateRejected for bytes that are not what the digest promises, and what the client or the disk
         raises when fetching may be tried again.
         """
-        match = _DIGEST.fullmatch(version.digest)
-        if match is None:
-            raise CandidateRejected("fetch", "the version has no digest that could be verified")
-        directory = self._versions / match[1]
-        if directory.exists() and _digest_of(directory) != version.digest:
-            shutil.rmtree(directory)
-        if not directory.exists():
-            try:
-                self._upstream.download(version, directory)
-            except IntegrityError as error:
-                raise CandidateRejected("fetch", str(error)) from error
-        return directory
+        with _rejecting():
+            return self._content.fetch(version, self._download)
+
+    def pin(self, digest: str) -> Hold:
+        """Keep a version, fetched or to be fetched, from being evicted until this and every other pin of it is closed.
+
+        Raises as `fetch` does.
+        """
+        with _rejecting():
+            return self._content.hold(digest)
+
+    def _download(self, version: Version, files: Sequence[File], private: Path) -> Path:
+        return self._upstream.download_files(version, files, private / "content")
+
+
+@contextlib.contextmanager
+def _rejecting() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise CandidateRejected("fetch", str(error)) from error
 
 
 def _check_owned(directory: Path) -> None:
@@ -65,26 +70,3 @@ def _check_owned(directory: Path) -> None:
             f"{directory} is a link, belongs to somebody else or can be written by others: remove it, or choose another "
             "directory with --cache-dir"
         )
-
-
-def _digest_of(directory: Path) -> str | None:
-    """The manifest digest of what is on disk; None if it holds anything but plain files and directories."""
-    files: list[dict[str, Any]] = []
-    for folder, names, leaves in os.walk(directory):
-        if any(Path(folder, name).is_symlink() for name in names):
-            return None
-        for leaf in leaves:
-            path = Path(folder, leaf)
-            if not stat.S_ISREG(path.lstat().st_mode):
-                return None
-            files.append(_entry(path, path.relative_to(directory).as_posix()))
-    files.sort(key=lambda file: str(file["path"]))
-    manifest = {"files": files, "schema": "modelyard.manifest/1"}
-    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()}"
-
-
-def _entry(path: Path, name: str) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"digest": f"sha256:{digest}", "path": name, "size": path.stat().st_size}

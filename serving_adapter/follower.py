@@ -1,7 +1,7 @@
 """A follower keeps one slot at what its reference names.
 
     woken by the feed, or by its own slow poll
-      └▶ read the pointer ─▶ no newer generation?         nothing to do
+      └▶ read the pointer ─▶ no newer generation?         nothing to do; a version that was named directly: still there?
                              nobody holds it any more?     keep what is current, and say so
                              the current version?          keep
                              the previous version?         swap back: it is still loaded
@@ -105,8 +105,8 @@ class Follower:
             self._anew, self._settled = False, _UNSETTLED
         target = self._read()
         if target.generation <= self._settled:
-            return
-        if target.number is None:
+            self._look_after()
+        elif target.number is None:
             self._vacate(target)
         else:
             self._serve(self._upstream.version(self.ref.model, target.number), target)
@@ -116,6 +116,12 @@ class Follower:
             return Target(self.ref.number, 0)
         pointer = self._upstream.pointer(self.ref.model, str(self.ref.pointer))
         return Target(pointer.number, pointer.generation)
+
+    def _look_after(self) -> None:
+        """No pointer holds a version that was named directly, so it may be deleted: then this raises, and it stays loaded."""
+        if self.ref.number is not None:
+            self._upstream.version(self.ref.model, self.ref.number)
+        self.slot.settled()
 
     def _vacate(self, target: Target) -> None:
         note = f"nothing holds {self.ref}" + (", the last version stays" if self.slot.current else "")
@@ -145,7 +151,7 @@ class Follower:
             )
             return
         if self._went_back(target):
-            snapshot.model.close()
+            snapshot.close()
             return
         self.slot.swap(snapshot, target.generation)
         self._settled = target.generation

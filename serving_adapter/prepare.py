@@ -1,8 +1,11 @@
 """From a version in the registry to a snapshot that may be swapped in. Each step can reject it; none can hurt.
 
-fetch: verified files ──▶ select: a format that is served ──▶ check: in a child process ──▶ load: in this one
+pin, fetch: verified files ──▶ select: a format that is served ──▶ check: in a child process ──▶ load: in this one
+
+The pin keeps the files in the cache as long as the snapshot lives; a candidate that fails is unpinned at once.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +39,18 @@ class Workshop:
         it may be tried again.
         """
         report("fetch")
-        folder = self.cache.fetch(version)
-        report("select")
-        format_, candidate = select(version, folder, self.settings)
-        report("check")
-        self.loader.check(candidate)
-        report("load")
-        return Snapshot(version.number, version.digest, format_, _load_here(candidate))
+        with contextlib.ExitStack() as undo:
+            pin = self.cache.pin(version.digest)
+            undo.callback(pin.close)
+            folder = self.cache.fetch(version)
+            report("select")
+            format_, candidate = select(version, folder, self.settings)
+            report("check")
+            self.loader.check(candidate)
+            report("load")
+            snapshot = Snapshot(version.number, version.digest, format_, _load_here(candidate), pin)
+            undo.pop_all()
+        return snapshot
 
 
 def select(version: Version, folder: Path, settings: Settings) -> tuple[str, Candidate]:

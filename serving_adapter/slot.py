@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from modelyard._cache_lock import Hold
+
 from serving_adapter.errors import NotReady
 from serving_adapter.model import Model
 
@@ -30,13 +32,23 @@ class _Uses:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version in service. Immutable; only the count of its uses moves, and only the slot moves it."""
+    """One version in service. Immutable; only the count of its uses moves, and only the slot moves it.
+
+    `pin` keeps its files in the cache. Each snapshot has its own: two slots may serve the same version.
+    """
 
     version: int
     digest: str
     format: str
     model: Model
+    pin: Hold | None = field(default=None, repr=False, compare=False)
     uses: _Uses = field(default_factory=_Uses, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Unload the model and let its files go; once, and only when no request is inside."""
+        self.model.close()
+        if self.pin is not None:
+            self.pin.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,8 @@ class Slot:
         self._generation = 0
         self._since = ""
         self._candidate: tuple[int, str] | None = None
-        self._failure: Failure | None = None
+        self._rejection: Failure | None = None
+        self._trouble: Failure | None = None  # hides the rejection until it is over
         self._note: str | None = None
         self._requests = self._failures = self._swaps = 0
 
@@ -106,7 +119,8 @@ class Slot:
             _unload(snapshot)
 
     def why_not_ready(self) -> str:
-        reason = self._failure.message if self._failure else self._note
+        failure = self._failure
+        reason = failure.message if failure else self._note
         return f"model '{self.name}' has no version loaded" + (f": {reason}" if reason else "")
 
     # ── the follower
@@ -134,8 +148,12 @@ class Slot:
             self._generation = generation
             self._candidate = None
             self._note = note
-            if self._failure is not None and self._failure.retrying:
-                self._failure = None  # what was to be tried again is no longer wanted
+            self._trouble = None  # what was to be tried again is no longer wanted
+
+    def settled(self) -> None:
+        """The registry has been asked, and there is nothing to do."""
+        with self._lock:
+            self._trouble = None
 
     def close(self) -> None:
         """Unload everything; only after the last request."""
@@ -143,11 +161,15 @@ class Slot:
             gone = [snapshot for snapshot in (self._current, self._previous) if snapshot is not None]
             self._current = self._previous = None
         for snapshot in gone:
-            snapshot.model.close()
+            snapshot.close()
+
+    @property
+    def _failure(self) -> Failure | None:
+        return self._trouble or self._rejection
 
     def _settle(self, generation: int) -> None:
         self._generation, self._since = generation, _now()
-        self._candidate = self._failure = self._note = None
+        self._candidate = self._rejection = self._trouble = self._note = None
 
     def _retire(self, snapshot: Snapshot) -> bool:
         snapshot.uses.retired = True
@@ -161,7 +183,11 @@ class Slot:
     def failed(self, version: int | None, phase: str, message: str, *, retrying: bool) -> None:
         with self._lock:
             self._candidate = None
-            self._failure = Failure(version, phase, message, retrying, _now())
+            failure = Failure(version, phase, message, retrying, _now())
+            if retrying:
+                self._trouble = failure
+            else:
+                self._rejection, self._trouble = failure, None
 
     def status(self) -> dict[str, Any]:
         with self._lock:
@@ -186,7 +212,7 @@ def _facts(snapshot: Snapshot | None, **more: Any) -> dict[str, Any] | None:
 
 
 def _unload(snapshot: Snapshot) -> None:
-    snapshot.model.close()
+    snapshot.close()
     # glibc keeps freed memory for itself: without this, each reload seems to leak a model.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from modelyard import Feed, Model, ModelyardError, Pointer, ServerInfo, Version
+from modelyard import Feed, File, Model, ModelyardError, Pointer, ServerInfo, Version
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Client(Protocol):
     def pointer(self, name: str, pointer: str) -> Pointer: ...
     def resolve(self, ref: str) -> Version: ...
     def events(self, since: int, *, wait_s: float, models: Iterable[str]) -> Feed: ...
-    def download(self, ref_or_version: Version, dest: Path) -> Path: ...
+    def download_files(self, version: Version, files: Iterable[File], dest: Path) -> Path: ...
 
 
 class Upstream:
@@ -48,8 +48,8 @@ class Upstream:
     def events(self, since: int, *, wait_s: float, models: Sequence[str]) -> Feed:
         return self._ask(lambda: self._client.events(since, wait_s=wait_s, models=models))
 
-    def download(self, version: Version, dest: Path) -> Path:
-        return self._client.download(version, dest)
+    def download_files(self, version: Version, files: Sequence[File], dest: Path) -> Path:
+        return self._client.download_files(version, files, dest)
 
     def status(self) -> dict[str, object]:
         """`stale_s`: seconds since the last good answer; one comes at least as often as the feed's long poll ends."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard import (
+    ApiError,
     ConnectionFailed,
     Event,
     Feed,
@@ -65,6 +66,8 @@ class FakeClient:
     contents: dict[str, dict[str, bytes]] = field(default_factory=dict)
     pointers: dict[tuple[str, str], Pointer] = field(default_factory=dict)
     feed: list[Event] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+    fetched: list[str] = field(default_factory=list)
     failing: bool = False
     damaged: bool = False
     asked: list[str] = field(default_factory=list)
@@ -87,10 +90,15 @@ class FakeClient:
 
     def point(self, model: str, number: int | None, generation: int, pointer: str = "production") -> None:
         self.pointers[model, pointer] = Pointer(model, pointer, "stage", number, generation, NOW, "test")
-        data = {"pointer": pointer, "from": None, "to": number, "generation": generation}
+        self.tell(
+            "pointer.moved", model, {"pointer": pointer, "from": None, "to": number, "generation": generation}
+        )
+
+    def tell(self, kind: str, model: str, data: dict[str, Any]) -> None:
+        """Add an event to the feed."""
         with self.changed:
             self.revision += 1
-            self.feed.append(Event(self.revision, "pointer.moved", model, data, NOW))
+            self.feed.append(Event(self.revision, kind, model, data, NOW))
             self.changed.notify_all()
 
     def info(self) -> ServerInfo:
@@ -114,6 +122,8 @@ class FakeClient:
 
     def resolve(self, ref: str) -> Version:
         self._ask(f"resolve {ref}")
+        if ref in self.deleted:
+            raise ApiError("version_deleted", 410, f"{ref} was deleted")
         model, _, number = ref.partition("/")
         return self.versions[model, int(number)]
 
@@ -125,13 +135,15 @@ class FakeClient:
             found = [e for e in self.feed if e.revision > since and (not wanted or e.model in wanted)]
             return Feed(self.revision, tuple(found))
 
-    def download(self, version: Version, dest: Path) -> Path:
+    def download_files(self, version: Version, files: Iterable[File], dest: Path) -> Path:
         self._ask(f"download {version.number}")
         if self.damaged:
             raise IntegrityError("the bytes are not what the digest promises")
-        for path, content in self.contents[version.digest].items():
+        dest.mkdir()
+        for path in [file.path for file in files]:
+            self.fetched.append(path)
             (dest / path).parent.mkdir(parents=True, exist_ok=True)
-            (dest / path).write_bytes(content)
+            (dest / path).write_bytes(self.contents[version.digest][path])
         return dest
 
     def _ask(self, question: str) -> None:

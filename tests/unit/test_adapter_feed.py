@@ -100,6 +100,26 @@ def test_a_move_of_another_pointer_or_model_wakes_nobody(
     assert woken == ["m"]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [f"version.{what}" for what in ("verified", "damaged", "deleted", "restored", "held", "released")]
+    + ["invented.later"],
+)
+def test_what_happens_to_versions_wakes_nobody_and_breaks_nothing(
+    named: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    named.feed.step()
+    woken: list[str] = []
+    monkeypatch.setattr(Follower, "wake", lambda follower: woken.append(follower.slot.name))
+    named.client.tell(kind, "m", {"number": 1, "actor": "test"})
+    assert named.feed.step() == 0
+    assert woken == []
+    named.client.point("m", 1, 1)
+    named.feed.step()
+    assert named.client.asked[-2:] == ["events 0", "events 1"]
+    assert woken == ["m"]
+
+
 def test_two_names_may_follow_one_pointer(named: Bench) -> None:
     named.followers.follow(Following("alias", parse_ref("m@production")))
     named.promote("m", 1, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from modelyard import ModelyardError, Ref, Version, parse_ref
+from modelyard._cache import Cache as Content
 
 from serving_adapter.cache import Cache
 from serving_adapter.candidate import Candidate
@@ -43,8 +44,9 @@ class Bench:
         self.client = FakeClient()
         self.loader = FakeLoader()
         upstream = Upstream(self.client, "http://registry")
-        cache = Cache(cache_dir, upstream)
+        self.cache = cache = Cache(cache_dir, upstream)
         cache.prepare()
+        self.content = Content(cache_dir, limit_bytes=0)
         self.slot = Slot("m", str(ref), ref.pointer)
         settings = Settings(cache_dir=cache_dir, formats=FORMATS)
         self.follower = Follower(self.slot, ref, upstream, Workshop(settings, cache, self.loader))
@@ -56,6 +58,11 @@ class Bench:
 
     def point(self, number: int | None, generation: int) -> None:
         self.client.point("m", number, generation)
+
+    def pinned(self) -> set[int]:
+        """Versions that nobody may evict."""
+        numbers = {version.digest: number for (_, number), version in self.client.versions.items()}
+        return {numbers[entry.digest] for entry in self.content.entries() if entry.in_use}
 
     def served(self) -> list[int | None]:
         """Versions of current and previous."""
@@ -254,6 +261,7 @@ def test_a_pointer_that_goes_back_while_a_candidate_loads_is_not_overtaken(bench
     bench.point(2, 2)
     bench.step()
     assert bench.served() == [1, None]
+    assert bench.pinned() == {1}
     bench.step()
     assert bench.slot.status()["current"]["generation"] == 3
 
@@ -306,7 +314,120 @@ def test_a_version_that_was_named_directly_is_loaded_once(tmp_path: Path) -> Non
     bench.client.asked.clear()
     bench.step()
     assert bench.served() == [2, None]
-    assert bench.client.asked == []
+    assert bench.client.asked == ["resolve m/2"]
+
+
+def test_a_version_that_is_deleted_while_it_is_served_stays_and_the_status_says_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "cache", parse_ref("m/2"))
+    bench.step()
+    bench.client.deleted.add("m/2")
+    assert bench.step() < 1
+    assert bench.served() == [2, None]
+    error = bench.slot.status()["last_error"]
+    assert (error["phase"], error["retrying"]) == ("registry", True)
+    assert error["message"] == "m/2 was deleted (version_deleted)"
+    bench.client.deleted.clear()
+    assert bench.step() > 1
+    assert bench.slot.status()["last_error"] is None
+    assert bench.slot.status()["swaps"] == 1
+
+
+def test_a_version_that_was_deleted_before_it_was_fetched_is_served_once_it_is_restored(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path / "cache", parse_ref("m/2"))
+    bench.client.deleted.add("m/2")
+    bench.step()
+    assert "m/2 was deleted" in bench.slot.why_not_ready()
+    bench.client.deleted.clear()
+    bench.step()
+    assert bench.served() == [2, None]
+
+
+def test_a_version_that_is_deleted_between_two_questions_costs_one_more_look(bench: Bench) -> None:
+    """The pointer was read, moved on, and what it had named was deleted."""
+    bench.point(1, 1)
+    bench.step()
+    bench.client.deleted.add("m/2")
+    bench.point(2, 2)
+    assert bench.step() < 1
+    bench.point(3, 3)
+    bench.step()
+    assert bench.served() == [3, 1]
+    assert bench.slot.status()["last_error"] is None
+
+
+def test_an_outage_is_over_for_the_status_when_it_is_over(bench: Bench) -> None:
+    bench.point(1, 1)
+    bench.step()
+    bench.client.failing = True
+    bench.step()
+    assert bench.slot.status()["last_error"]["message"] == "nobody answers"
+    bench.client.failing = False
+    bench.step()
+    assert bench.slot.status()["last_error"] is None
+
+
+def test_current_and_previous_are_pinned_and_the_one_before_is_not(bench: Bench) -> None:
+    seen: list[set[int]] = []
+    bench.loader.meanwhile = lambda: seen.append(bench.pinned())
+    for number in (1, 2, 3):
+        bench.point(number, number)
+        bench.step()
+    assert seen == [{1}, {1, 2}, {1, 2, 3}]  # while the candidate is checked
+    assert bench.pinned() == {2, 3}
+    bench.point(2, 4)
+    bench.step()
+    assert bench.pinned() == {2, 3}
+    bench.slot.close()
+    assert bench.pinned() == set()
+
+
+def test_a_candidate_is_pinned_before_it_is_fetched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another process could evict it between fetch and load."""
+    fetch = bench.cache.fetch
+
+    def fetch_then_evict(version: Version) -> Path:
+        folder = fetch(version)
+        assert bench.content.evict() == ()
+        return folder
+
+    monkeypatch.setattr(bench.cache, "fetch", fetch_then_evict)
+    bench.point(1, 1)
+    bench.step()
+    assert bench.served() == [1, None]
+
+
+@pytest.mark.parametrize("verdict", [CandidateRejected("load", "it crashed"), LoaderBroken("no process")])
+def test_a_candidate_that_is_not_served_is_unpinned(bench: Bench, verdict: Exception) -> None:
+    bench.loader.verdict = verdict
+    bench.point(1, 1)
+    bench.step()
+    assert bench.pinned() == set()
+    assert bench.content.evict() == (bench.client.versions["m", 1].digest,)
+
+
+def test_a_retired_version_is_pinned_until_its_last_request_ends(bench: Bench) -> None:
+    bench.point(1, 1)
+    bench.step()
+    inside = bench.slot.acquire()
+    for number in (2, 3):
+        bench.point(number, number)
+        bench.step()
+    assert bench.pinned() == {1, 2, 3}
+    bench.slot.release(inside)
+    assert bench.pinned() == {2, 3}
+
+
+def test_what_another_slot_serves_stays_pinned(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(tmp_path / "cache", parse_ref("m/1"))
+    other.step()
+    for number in (1, 2, 3):
+        bench.point(number, number)
+        bench.step()
+    assert bench.pinned() == {1, 2, 3}
+    other.slot.close()
+    assert bench.pinned() == {2, 3}
 
 
 def test_a_thread_follows_until_it_is_stopped(bench: Bench) -> None:

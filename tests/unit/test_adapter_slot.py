@@ -150,6 +150,15 @@ def test_what_was_to_be_retried_is_forgotten_once_it_is_not_wanted_any_more(slot
     assert slot.status()["last_error"] is None
 
 
+def test_a_rejection_is_not_forgotten_over_an_outage(slot: Slot) -> None:
+    slot.failed(2, "load", "it crashed", retrying=False)
+    slot.failed(None, "registry", "nobody answers", retrying=True)
+    assert slot.status()["last_error"]["message"] == "nobody answers"
+    slot.settled()
+    assert slot.status()["last_error"]["message"] == "it crashed"
+    assert slot.tried
+
+
 def test_a_rejection_stays_on_the_status_page_until_the_next_swap(slot: Slot) -> None:
     slot.swap(snapshot(1), 1)
     slot.failed(2, "load", "it crashed", retrying=False)
