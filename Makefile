@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml sdk/pyproject.toml requirements/dev.txt requirements/uv.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check up down lock clean
+.PHONY: help setup demo test check bench-artifacts up down lock clean
 
 help:  ## this menu
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready
 
@@ -35,6 +35,9 @@ check: setup  ## linters, types, import directions
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+bench-artifacts: setup  ## uploads and downloads beside boto3 and MLflow (needs Ceph, 16 GiB of memory, 20 minutes)
+	@$(BIN)/python -m benchmarks.artifacts
 
 up: setup  ## start a registry and a serving adapter on loopback, and leave them running
 	@$(BIN)/python -m deploy.local up
