@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml sdk/pyproject.toml requirements/dev.txt requirements/uv.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test check bench-artifacts up down lock clean
+.PHONY: help setup demo test soak check bench-artifacts up down lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: setup  ## train, register, promote, predict, hot-reload and roll back, on 
 
 test: setup  ## the whole test-suite (SQLite and PostgreSQL, disk and real S3 servers)
 	@$(BIN)/python -m pytest --cov --cov-report=term
+
+soak: setup  ## the reliability tests with many more kills and failures (20 minutes and more)
+	@$(BIN)/python -m tests.reliability.soak --minutes 10
 
 check: setup  ## linters, types, import directions
 	@$(BIN)/ruff check .
