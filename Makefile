@@ -28,7 +28,7 @@ demo: setup  ## train, register, promote, predict, hot-reload and roll back, on 
 	@$(BIN)/python -m examples.demo
 
 test: setup  ## the whole test-suite (SQLite and PostgreSQL, disk and real S3 servers)
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 
 soak: setup  ## the reliability tests with many more kills and failures (20 minutes and more)
 	@$(BIN)/python -m tests.reliability.soak --minutes 10
