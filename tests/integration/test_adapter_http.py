@@ -154,9 +154,9 @@ def test_a_compressed_body_is_read(adapter: Adapter, encoding: str, compress: An
     [
         ("br", infer_body(), 415, "gzip or deflate"),
         ("gzip", infer_body(), 400, "not valid gzip"),
-        ("gzip", gzip.compress(infer_body())[:-9], 400, "not one complete gzip"),
-        ("gzip", gzip.compress(infer_body()) * 2, 400, "not one complete gzip"),
-        ("gzip", gzip.compress(b" " * 100 * LIMIT), 413, "once decompressed"),
+        ("gzip", gzip.compress(infer_body(), mtime=0)[:-9], 400, "not one complete gzip"),
+        ("gzip", gzip.compress(infer_body(), mtime=0) * 2, 400, "not one complete gzip"),
+        ("gzip", gzip.compress(b" " * 100 * LIMIT, mtime=0), 413, "once decompressed"),
         ("deflate", zlib.compress(b" " * (LIMIT + 1)), 413, "once decompressed"),
     ],
 )
