@@ -189,7 +189,7 @@ class IdempotencyMismatch(RegistryError):
 
 
 class Gone(RegistryError):
-    code = "gone"
+    """Was there, and is not any more."""
 
 
 class UploadExpired(Gone):

@@ -5,12 +5,13 @@
 
 Very large files are verified after their version was created, so that publishing one takes no longer than sending it.
 Until then the version cannot be promoted, and nobody's upload builds on its bytes. Several registries share the work: a
-content is claimed for a while, and by another one if the first dies.
+content is claimed for a moment; the claim is renewed while it is read, and lapses if the reader dies.
 """
 
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -25,7 +26,9 @@ from registry.tables import ContentBlobRow, ContentRow, FileRow, ModelRow
 from storage import BlobStore
 from storage.errors import BlobNotFound
 
-CLAIM_S = 900
+CLAIM_S = 30
+"""Seconds after which a claim that was not renewed is anybody's: its holder has died."""
+
 MAX_PACK = 64 << 20
 """Bytes of a blob that is read as a whole rather than in stretches."""
 
@@ -80,7 +83,8 @@ def verify_next(database: Database, store: BlobStore, give_up: Callable[[], bool
         segments = contents.segments_of(content)
         keys = contents.keys_of(session, segments)
     try:
-        found, chunks = _examine(content, PackReader(store).read(keys, segments), give_up)
+        pieces = _claimed(database, content, PackReader(store).read(keys, segments))
+        found, chunks = _examine(content, pieces, give_up)
     except BlobNotFound:
         found, chunks = ("", 0), None
     except BaseException:
@@ -134,6 +138,22 @@ def _claim(session: WriteSession) -> ContentRow | None:
         content.claimed_until = now + timedelta(seconds=CLAIM_S)
         session.flush()
     return content
+
+
+def _claimed(
+    database: Database, content: ContentRow, pieces: Iterator[bytes | memoryview]
+) -> Iterator[bytes | memoryview]:
+    """The same pieces; while they are read, the claim on the content is renewed."""
+    renewed = time.monotonic()
+    for piece in pieces:
+        yield piece
+        if time.monotonic() - renewed > CLAIM_S / 3:
+            renewed = time.monotonic()
+            with database.write() as session:
+                until = session.scalars(sa.select(utc_now())).one() + timedelta(seconds=CLAIM_S)
+                session.execute(
+                    sa.update(ContentRow).where(ContentRow.id == content.id).values(claimed_until=until)
+                )
 
 
 def _let_go(database: Database, content: ContentRow) -> None:

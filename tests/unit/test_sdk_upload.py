@@ -433,9 +433,9 @@ def test_nobody_waits_for_what_was_not_begun(large: Path, monkeypatch: pytest.Mo
     assert fake.asked("POST", "/versions") == 0
 
 
-def test_a_pack_leaves_memory_in_pieces_of_one_mebibyte() -> None:
+def test_a_pack_leaves_memory_in_small_pieces() -> None:
     pieces = list(_upload._pieces(memoryview(bytes(10_000_000))))
-    assert max(map(len, pieces)) == 1 << 20
+    assert max(map(len, pieces)) == 256 << 10  # a slow line must move one within the timeout
     assert b"".join(pieces) == bytes(10_000_000)
 
 
