@@ -25,7 +25,8 @@ Why nothing that is needed can be lost, whatever runs at the same time, and wher
 2. Who waited finds a condemned blob no longer live: a commit answers which bytes to send again, and nothing happened.
    A lease on a condemned blob makes it live again, or the next sweep does.
 3. Contents are treated likewise: a commit that reuses a content locks its row, and then sees that it still needs its blobs.
-4. Should all of this be wrong, foreign keys still forbid to drop a blob that a content needs.
+4. Only content_blobs of contents that no unpurged version has are removed; a blob that another content needs is held back
+   by its foreign key.
 5. A key is in `trash` or is that of a sealed blob, never both, for it changes sides within one transaction, and it is
    used once. Claiming it in the trash, in a transaction of its own, comes before the first attempt to delete the object:
    sealing takes only keys that are not claimed. A process that dies in between leaves a claimed key, and any other sweep
