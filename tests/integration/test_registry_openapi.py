@@ -23,7 +23,7 @@ from registry.settings import Settings
 from tests.servers.app import promote, publish
 
 TOKEN = "a-token-of-sixteen-characters-or-more"
-EXAMPLES = 10
+EXAMPLES = 15
 STRICTER_THAN_THE_DOCUMENT = [
     positive_data_acceptance,  # names, paths and digests have rules beyond JSON Schema; breaking them is a 400
     negative_data_rejection,  # unknown query parameters are ignored, as HTTP caches and proxies add some

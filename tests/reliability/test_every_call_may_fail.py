@@ -9,7 +9,7 @@ import pytest
 from tests.reliability import flow
 from tests.reliability.world import World, opened
 
-STRIDE = int(os.environ.get("MODELYARD_FAULT_STRIDE", "74"))
+STRIDE = int(os.environ.get("MODELYARD_FAULT_STRIDE", "37"))
 """Every how manieth call is made to fail; `make soak` sets 1. Each way of failing begins at another one."""
 
 
