@@ -125,7 +125,8 @@ def _claim(session: WriteSession) -> ContentRow | None:
     now = session.scalars(sa.select(utc_now())).one()
     free = sa.or_(ContentRow.claimed_until.is_(None), ContentRow.claimed_until < now)
     unlisted = sa.and_(ContentRow.chunks.is_(None), ContentRow.size >= LARGE)
-    held = sa.exists().where(ContentBlobRow.content_id == ContentRow.id)
+    # What a purged version had is not held any more; no bytes at all need no blob.
+    held = sa.or_(ContentRow.size == 0, sa.exists().where(ContentBlobRow.content_id == ContentRow.id))
     waiting = (
         sa.select(ContentRow)
         .where(sa.or_(ContentRow.verified_at.is_(None), unlisted), held, ~ContentRow.damaged, free)

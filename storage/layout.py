@@ -5,6 +5,9 @@
         └── 9f86d081…(64)/      the digest of the bytes
             ├── 3b1f0c…(32)     one upload of these bytes: a fresh UUID
             └── e20c77…(32)     a later upload, after the first was condemned
+    trial/
+    └── 77ab01…(32)             a few bytes for a moment: what can this store do? (trial.py) Left there only by a process that
+                                was killed; nobody's bytes, so no check counts them
 
 A key is used once. A slow delete of an old key therefore never hits bytes that were uploaded again meanwhile,
 and no backend needs a conditional write. Upper-case letters, dots, and whatever a file system could take for
@@ -18,6 +21,7 @@ from storage.errors import InvalidKey
 
 MAX_KEY_LENGTH = 240  # fits one file name (255 bytes), which the disk store gives to a blob in the making
 
+_TRIAL = "trial/"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY = re.compile(r"[a-z0-9]{1,64}(/[a-z0-9]{1,64}){0,7}")
 _PREFIX = re.compile(r"([a-z0-9]{1,64}/){0,7}[a-z0-9]{0,64}")
@@ -27,6 +31,16 @@ def new_key(digest: str) -> str:
     """A key for one upload of the bytes whose digest ("sha256:" and 64 lower-case hex digits) this is."""
     digits = hex_digits(digest)
     return f"sha256/{digits[:2]}/{digits}/{uuid.uuid4().hex}"
+
+
+def trial_key() -> str:
+    """A key for an object that is deleted again at once."""
+    return f"{_TRIAL}{uuid.uuid4().hex}"
+
+
+def is_trial(key: str) -> bool:
+    """Whether `trial_key` made this key: what lies there belongs to no upload and no version."""
+    return key.startswith(_TRIAL)
 
 
 def hex_digits(digest: str) -> str:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import BinaryIO, Protocol
 
 from storage.errors import BlobNotFound, StoreUnavailable
-from storage.layout import new_key
+from storage.layout import trial_key
 
 SIZE = 32  # bytes, random: nobody else has them
 REFUSALS = {
@@ -41,7 +41,7 @@ def refuses(store: Readable, send: Callable[[str, str, bytes], int]) -> bool | N
 
 def _takes(store: Readable, send: Callable[[str, str, bytes], int], digest: str, data: bytes) -> bool:
     """Whether `data` can be read back, whatever the server answered."""
-    key = new_key(digest)
+    key = trial_key()
     try:
         status = send(key, digest, data)
         if not (200 <= status < 300 or status in REFUSALS):

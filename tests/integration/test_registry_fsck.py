@@ -18,6 +18,7 @@ from registry.database import Database
 from registry.fsck import Problem, _snapshot, fsck
 from registry.settings import Settings
 from registry.sweep import Rules, sweep
+from storage.layout import trial_key
 from tests.servers.app import BASE, begin, promote, publish
 
 ZERO = "sha256:" + "0" * 64
@@ -164,6 +165,11 @@ def test_objects_that_are_wrong_are_found(filled: FastAPI, what: str) -> None:
     change(filled, one_key(filled))
     assert check in {problem.check for problem in problems(filled, deep=True)}
     assert bool(problems(filled)) == (what != "changed")
+
+
+def test_what_a_trial_of_the_store_left_is_nobodys_loss(filled: FastAPI) -> None:
+    put(filled, trial_key(), b"x")
+    assert problems(filled) == []
 
 
 def test_only_looks(filled: FastAPI) -> None:

@@ -11,7 +11,7 @@ from tests.reliability.world import LARGE, World
 def contents(model: str) -> list[dict[str, bytes]]:
     """The files of the three versions."""
     shared = {"shared": b"the same bytes in every model"}
-    large = {"large": (model.encode() * LARGE)[:LARGE], "small": model.encode() + b"3"}
+    large = {"large": (model.encode() * LARGE)[:LARGE], "small": model.encode() + b"3", "empty": b""}
     own = {"own": model.encode(), "empty": b""}
     return [shared | own, own | {"other": model.encode() + b"2"}, large]
 
