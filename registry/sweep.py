@@ -10,8 +10,7 @@
     empty       keys whose time has come: claimed, then deleted from the store, then forgotten
     orphans     (on request) objects of the store that no row knows, older than a day ──> trash
 
-A blob is held while a content that needs it belongs to a file of a version that is not purged, or while an upload that
-has not expired has a lease on it.
+unneeded.py says what "holds" and "needed" mean.
 
 Why nothing that is needed can be lost, whatever runs at the same time, and wherever a process dies:
 
@@ -38,48 +37,38 @@ Rows locked by others are skipped (the next sweep finds them), so that the sweep
 must be longer than any transaction takes, and than readers need who have just resolved a key.
 """
 
-import itertools
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-from registry import events
-from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
+from registry import events, unneeded
+from registry.database import Database, ReadSession, WriteSession, insert_or_ignore
 from registry.failpoints import failpoint
 from registry.tables import (
     BlobRow,
     ContentBlobRow,
     ContentRow,
-    FileRow,
     LeaseRow,
     ModelRow,
     TrashRow,
-    UploadRow,
     VersionRow,
 )
 from storage import BlobStore
 from storage.errors import StorageError
 
-BATCH = 500
-"""Rows that one transaction changes at most."""
-
 FEW = 20
 """So many blobs may always be condemned, whatever their share."""
 
-ORPHAN_AGE = timedelta(days=1)
 _DELETES_AT_ONCE = 8
 
 log = logging.getLogger("modelyard.registry")
-
-Condition = sa.ColumnElement[bool]
-T = TypeVar("T")
 
 
 class Implausible(Exception):
@@ -117,19 +106,19 @@ class Swept:
 def plan(database: Database, store: BlobStore, rules: Rules) -> Swept:
     """What `sweep` would do. Changes nothing, and does not stop at an implausible share."""
     with database.read() as session:
-        due = _due(session, rules)
+        due = unneeded.due(session, rules.restore_window_s)
         found = Swept(
-            leases=_count(session, _expired_leases()),
-            expected=_count(session, _stale_expected()),
+            leases=_count(session, unneeded.expired_leases()),
+            expected=_count(session, unneeded.stale_expected()),
             purged=_count(session, sa.select(VersionRow.number).where(due)),
-            unbound=_count(session, _unneeded_contents(due)),
-            condemned=_count(session, _blobs("live").where(~_held(due))),
-            revived=_count(session, _blobs("condemned").where(_held())),
-            dropped=_count(session, _past_grace(session, rules)),
-            deleted=_count(session, _due_trash()),
+            unbound=_count(session, unneeded.contents(due)),
+            condemned=_count(session, unneeded.blobs("live").where(~unneeded.held(due))),
+            revived=_count(session, unneeded.blobs("condemned").where(unneeded.held())),
+            dropped=_count(session, unneeded.past_grace(session, rules.grace_s)),
+            deleted=_count(session, unneeded.due_trash()),
         )
     if rules.orphans:
-        found.orphans = sum(len(keys) for keys, _ in _orphans(database, store))
+        found.orphans = sum(len(keys) for keys, _ in unneeded.orphans(database, store))
     return found
 
 
@@ -153,10 +142,10 @@ class _Sweep:
     def run(self) -> Swept:
         orphans = self._plausible()
         done = Swept()
-        done.leases = self._each("leases", _expired_leases, LeaseRow.blob_id, self._end_leases)
-        done.expected = self._each("expected", _stale_expected, BlobRow.id, self._give_up)
+        done.leases = self._each("leases", unneeded.expired_leases, LeaseRow.blob_id, self._end_leases)
+        done.expected = self._each("expected", unneeded.stale_expected, BlobRow.id, self._give_up)
         done.purged = self._each("purge", self._models_with_due, ModelRow.id, self._purge)
-        done.unbound = self._each("unbind", _unneeded_contents, ContentRow.id, self._unbind)
+        done.unbound = self._each("unbind", unneeded.contents, ContentRow.id, self._unbind)
         done.condemned = self._each("condemn", self._unheld, BlobRow.id, self._condemn)
         done.revived = self._each("revive", self._held_again, BlobRow.id, self._revive)
         done.dropped = self._each("drop", self._droppable, BlobRow.id, self._drop)
@@ -167,12 +156,17 @@ class _Sweep:
     def _plausible(self) -> Sequence[str]:
         """Check the shares that would go; returns the orphans. Raises Implausible."""
         with self._database.read() as session:
-            live = _count(session, _blobs("live"))
-            unheld = _count(session, _blobs("live").where(~_held(_due(session, self._rules))))
+            live = _count(session, unneeded.blobs("live"))
+            unheld = _count(
+                session,
+                unneeded.blobs("live").where(
+                    ~unneeded.held(unneeded.due(session, self._rules.restore_window_s))
+                ),
+            )
         self._require_plausible("live blobs are needed by nothing", unheld, live)
         orphans: list[str] = []
         listed = 0
-        for keys, seen in _orphans(self._database, self._store) if self._rules.orphans else ():
+        for keys, seen in unneeded.orphans(self._database, self._store) if self._rules.orphans else ():
             orphans += keys
             listed += seen
         self._require_plausible("objects of the store are unknown", len(orphans), listed)
@@ -196,7 +190,7 @@ class _Sweep:
         """Let `act` have all candidates, a batch and a transaction at a time."""
         done, after = 0, None
         while not self._stopping.is_set():
-            query = candidates().with_only_columns(key).distinct().order_by(key).limit(BATCH)
+            query = candidates().with_only_columns(key).distinct().order_by(key).limit(unneeded.BATCH)
             with self._database.read() as session:
                 found = session.scalars(query.where(key > after) if after is not None else query).all()
             if not found:
@@ -214,7 +208,9 @@ class _Sweep:
             self._stopping.wait(changed / self._rules.max_per_second)
 
     def _end_leases(self, session: WriteSession, blobs: Sequence[int]) -> int:
-        expired = _expired_leases().where(LeaseRow.blob_id.in_(blobs)).with_for_update(skip_locked=True)
+        expired = (
+            unneeded.expired_leases().where(LeaseRow.blob_id.in_(blobs)).with_for_update(skip_locked=True)
+        )
         leases = session.scalars(expired).all()
         for lease in leases:
             session.delete(lease)
@@ -223,20 +219,22 @@ class _Sweep:
 
     def _give_up(self, session: WriteSession, blobs: Sequence[int]) -> int:
         locked = _lock_blobs(session, "expected", blobs)
-        stale = session.scalars(_stale_expected().where(BlobRow.id.in_(locked))).all()
+        stale = session.scalars(unneeded.stale_expected().where(BlobRow.id.in_(locked))).all()
         return _remove_blobs(session, stale)
 
     def _models_with_due(self) -> sa.Select[Any]:
         with self._database.read() as session:
-            due = _due(session, self._rules)
+            due = unneeded.due(session, self._rules.restore_window_s)
         return sa.select(ModelRow.id).where(sa.exists().where(VersionRow.model_id == ModelRow.id, due))
 
     def _purge(self, session: WriteSession, models: Sequence[int]) -> int:
         locked = session.scalars(_skipping_locked(sa.select(ModelRow).where(ModelRow.id.in_(models)))).all()
         names = {model.id: model.name for model in locked}
-        due = sa.select(VersionRow).where(VersionRow.model_id.in_(names), _due(session, self._rules))
+        due = sa.select(VersionRow).where(
+            VersionRow.model_id.in_(names), unneeded.due(session, self._rules.restore_window_s)
+        )
         versions = session.scalars(_skipping_locked(due)).all()
-        now = _now(session)
+        now = unneeded.now(session)
         for version in versions:
             version.purged_at = now
         session.flush()
@@ -247,22 +245,22 @@ class _Sweep:
     def _unbind(self, session: WriteSession, found: Sequence[int]) -> int:
         query = sa.select(ContentRow.id).where(ContentRow.id.in_(found)).order_by(ContentRow.id)
         locked = session.scalars(_skipping_locked(query)).all()
-        unneeded = session.scalars(_unneeded_contents().where(ContentRow.id.in_(locked))).all()
-        session.execute(sa.delete(ContentBlobRow).where(ContentBlobRow.content_id.in_(unneeded)))
-        return len(unneeded)
+        unbound = session.scalars(unneeded.contents().where(ContentRow.id.in_(locked))).all()
+        session.execute(sa.delete(ContentBlobRow).where(ContentBlobRow.content_id.in_(unbound)))
+        return len(unbound)
 
     def _unheld(self) -> sa.Select[Any]:
-        return _blobs("live").where(~_held())
+        return unneeded.blobs("live").where(~unneeded.held())
 
     def _condemn(self, session: WriteSession, blobs: Sequence[int]) -> int:
         locked = _lock_blobs(session, "live", blobs)
         unheld = session.scalars(self._unheld().where(BlobRow.id.in_(locked))).all()
         condemned = sa.update(BlobRow).where(BlobRow.id.in_(unheld))
-        session.execute(condemned.values(state="condemned", condemned_at=_now(session)))
+        session.execute(condemned.values(state="condemned", condemned_at=unneeded.now(session)))
         return len(unheld)
 
     def _held_again(self) -> sa.Select[Any]:
-        return _blobs("condemned").where(_held())
+        return unneeded.blobs("condemned").where(unneeded.held())
 
     def _revive(self, session: WriteSession, blobs: Sequence[int]) -> int:
         locked = _lock_blobs(session, "condemned", blobs)
@@ -272,7 +270,7 @@ class _Sweep:
 
     def _droppable(self) -> sa.Select[Any]:
         with self._database.read() as session:
-            return _past_grace(session, self._rules)
+            return unneeded.past_grace(session, self._rules.grace_s)
 
     def _drop(self, session: WriteSession, blobs: Sequence[int]) -> int:
         locked = _lock_blobs(session, "condemned", blobs)
@@ -282,17 +280,17 @@ class _Sweep:
         return _remove_blobs(session, unheld)
 
     def _droppable_of(self, session: WriteSession, locked: Sequence[int]) -> sa.Select[Any]:
-        return _past_grace(session, self._rules).where(BlobRow.id.in_(locked))
+        return unneeded.past_grace(session, self._rules.grace_s).where(BlobRow.id.in_(locked))
 
     def _each_orphan(self, orphans: Sequence[str]) -> int:
-        for keys in _batched(orphans):
+        for keys in unneeded.batched(orphans):
             failpoint("sweep.before_orphans")
             with self._database.write() as session:
-                self._into_trash(session, sorted(set(keys) - _known(session, keys)))
+                self._into_trash(session, sorted(set(keys) - unneeded.known_keys(session, keys)))
         return len(orphans)
 
     def _into_trash(self, session: WriteSession, keys: Collection[str]) -> None:
-        not_before = _now(session) + timedelta(seconds=self._rules.grace_s)
+        not_before = unneeded.now(session) + timedelta(seconds=self._rules.grace_s)
         for key in keys:
             insert_or_ignore(session, TrashRow, {"key": key, "not_before": not_before})
 
@@ -318,7 +316,7 @@ class _Sweep:
         return deleted, 0
 
     def _claim(self, session: WriteSession, after: str) -> Sequence[str]:
-        query = _due_trash().where(TrashRow.key > after).order_by(TrashRow.key).limit(BATCH)
+        query = unneeded.due_trash().where(TrashRow.key > after).order_by(TrashRow.key).limit(unneeded.BATCH)
         keys = session.scalars(_skipping_locked(query)).all()
         session.execute(sa.update(TrashRow).where(TrashRow.key.in_(keys)).values(claimed=True))
         return keys
@@ -347,10 +345,6 @@ def sweep_in_background(
         log.error("the sweep stopped: %s", error)  # noqa: TRY400 - the message says all
 
 
-def _now(session: ReadSession | WriteSession) -> datetime:
-    return session.scalars(sa.select(utc_now())).one()
-
-
 def _count(session: ReadSession, query: sa.Select[Any]) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0
 
@@ -359,12 +353,8 @@ def _skipping_locked(query: sa.Select[Any]) -> sa.Select[Any]:
     return query.with_for_update(skip_locked=True)
 
 
-def _blobs(state: str) -> sa.Select[Any]:
-    return sa.select(BlobRow.id).where(BlobRow.state == state)
-
-
 def _lock_blobs(session: WriteSession, state: str, blobs: Sequence[int]) -> Sequence[int]:
-    query = _blobs(state).where(BlobRow.id.in_(blobs)).order_by(BlobRow.id)
+    query = unneeded.blobs(state).where(BlobRow.id.in_(blobs)).order_by(BlobRow.id)
     return session.scalars(_skipping_locked(query)).all()
 
 
@@ -374,86 +364,3 @@ def _remove_blobs(session: WriteSession, blobs: Sequence[int]) -> int:
     session.execute(sa.delete(ContentBlobRow).where(ContentBlobRow.blob_id.in_(blobs)))
     session.execute(sa.delete(BlobRow).where(BlobRow.id.in_(blobs)))
     return len(blobs)
-
-
-def _due(session: ReadSession | WriteSession, rules: Rules) -> Condition:
-    """Versions whose restore window is over."""
-    before = _now(session) - timedelta(seconds=rules.restore_window_s)
-    return sa.and_(
-        VersionRow.deleted_at <= before, VersionRow.purged_at.is_(None), VersionRow.legal_hold.is_(None)
-    )
-
-
-def _of_kept_version(due: Condition | None) -> Condition:
-    """Whether a file is one of a version that is not purged, and not about to be."""
-    kept = VersionRow.purged_at.is_(None)
-    return sa.and_(
-        VersionRow.model_id == FileRow.model_id,
-        VersionRow.number == FileRow.number,
-        kept if due is None else sa.and_(kept, sa.not_(sa.func.coalesce(due, sa.false()))),
-    )
-
-
-def _leased() -> Condition:
-    return sa.exists().where(
-        LeaseRow.blob_id == BlobRow.id, UploadRow.id == LeaseRow.upload_id, UploadRow.expires_at > utc_now()
-    )
-
-
-def _held(due: Condition | None = None) -> Condition:
-    """Whether something needs a blob; with `due`, as if these versions were purged already."""
-    by_version = sa.exists().where(
-        ContentBlobRow.blob_id == BlobRow.id,
-        FileRow.content_id == ContentBlobRow.content_id,
-        _of_kept_version(due),
-    )
-    return sa.or_(by_version, _leased())
-
-
-def _expired_leases() -> sa.Select[Any]:
-    expired = sa.exists().where(UploadRow.id == LeaseRow.upload_id, UploadRow.expires_at <= utc_now())
-    return sa.select(LeaseRow).where(expired)
-
-
-def _stale_expected() -> sa.Select[Any]:
-    """Blobs that no upload can still bring."""
-    return _blobs("expected").where(~_leased())
-
-
-def _unneeded_contents(due: Condition | None = None) -> sa.Select[Any]:
-    needed = sa.exists().where(FileRow.content_id == ContentRow.id, _of_kept_version(due))
-    bound = sa.exists().where(ContentBlobRow.content_id == ContentRow.id)
-    return sa.select(ContentRow.id).where(bound, ~needed)
-
-
-def _past_grace(session: ReadSession | WriteSession, rules: Rules) -> sa.Select[Any]:
-    before = _now(session) - timedelta(seconds=rules.grace_s)
-    return _blobs("condemned").where(BlobRow.condemned_at <= before, ~_held())
-
-
-def _due_trash() -> sa.Select[Any]:
-    """Keys whose time has come, but never one that a sealed blob has: that would be a defect, and is one for fsck."""
-    sealed = sa.exists().where(BlobRow.key == TrashRow.key, BlobRow.state != "expected")
-    return sa.select(TrashRow.key).where(sa.or_(TrashRow.not_before <= utc_now(), TrashRow.claimed), ~sealed)
-
-
-def _orphans(database: Database, store: BlobStore) -> Iterator[tuple[list[str], int]]:
-    """Keys that only the store knows, and how many objects were looked at, a batch at a time."""
-    old = datetime.now(UTC) - ORPHAN_AGE
-    for stats in _batched(store.iterate()):
-        keys = [stat.key for stat in stats if stat.modified < old]
-        with database.read() as session:
-            known = _known(session, keys)
-        yield [key for key in keys if key not in known], len(stats)
-
-
-def _known(session: ReadSession | WriteSession, keys: Sequence[str]) -> set[str]:
-    """One statement, as between two a key could change sides and be seen on neither."""
-    blobs = sa.select(BlobRow.key).where(BlobRow.key.in_(keys))
-    return set(session.scalars(blobs.union(sa.select(TrashRow.key).where(TrashRow.key.in_(keys)))))
-
-
-def _batched(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, BATCH)):
-        yield batch

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,23 +20,48 @@ from registry.fsck import Problem, _snapshot, fsck
 from registry.settings import Settings
 from registry.sweep import Rules, sweep
 from storage.layout import trial_key
-from tests.servers.app import BASE, begin, promote, publish
+from tests.servers.app import BASE, KINDS, NewDatabase, begin, copy_database, promote, publish
 
 ZERO = "sha256:" + "0" * 64
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def template(
+    request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """Two versions, one purged one, an upload under way, and a history of three moves. Not to be changed."""
+    home = tmp_path_factory.mktemp("filled")
+    settings = Settings(
+        home=home, database_url=new_database(request.param, home), storage_url=(home / "blobs").as_uri()
+    )
+    app = create_app(settings)
+    with TestClient(app, base_url=BASE) as api:
+        publish(api, "fraud", {"a": b"1", "b": b"22", "größe": b"", "c/d": b"1"})
+        publish(api, "fraud", {"a": b"1", "m": b"333"})
+        publish(api, "fraud", {"m": b"purged"})
+        for number in (1, 2, 1):
+            promote(api, "fraud", number)
+        promote(api, "fraud", 2, "champion", reason="größer")
+        api.delete("/api/v1/models/fraud/versions/3")
+        sweep(app.state.database, app.state.store, Rules(0, 0, 1))
+        begin(api, "fraud", {"n": b"on its way"})
+    return settings
+
+
 @pytest.fixture
-def filled(api: TestClient, app: FastAPI) -> FastAPI:
-    """Two versions, one purged one, an upload under way, and a history of three moves."""
-    publish(api, "fraud", {"a": b"1", "b": b"22", "größe": b"", "c/d": b"1"})
-    publish(api, "fraud", {"a": b"1", "m": b"333"})
-    publish(api, "fraud", {"m": b"purged"})
-    for number in (1, 2, 1):
-        promote(api, "fraud", number)
-    promote(api, "fraud", 2, "champion", reason="größer")
-    api.delete("/api/v1/models/fraud/versions/3")
-    sweep(app.state.database, app.state.store, Rules(0, 0, 1))
-    begin(api, "fraud", {"n": b"on its way"})
+def database_url(template: Settings, tmp_path: Path) -> str:
+    return copy_database(template.database_url, tmp_path)
+
+
+@pytest.fixture
+def settings(template: Settings, database_url: str, tmp_path: Path) -> Settings:
+    blobs = shutil.copytree(template.home / "blobs", tmp_path / "blobs")
+    return Settings(home=tmp_path, database_url=database_url, storage_url=blobs.as_uri())
+
+
+@pytest.fixture
+def filled(app: FastAPI) -> FastAPI:
+    """On a copy of the template."""
     return app
 
 
@@ -194,11 +220,10 @@ def test_an_upload_that_begins_meanwhile_is_no_leak(
     assert api.get("/api/v1/models/fraud/versions/4").status_code == 200
 
 
-def test_the_command_says_clean_or_exits_with_1(database_url: str, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, database_url=database_url, storage_url=(tmp_path / "blobs").as_uri())
+def test_the_command_says_clean_or_exits_with_1(filled: FastAPI, settings: Settings) -> None:
     environment = os.environ | {
-        "MODELYARD_HOME": str(tmp_path),
-        "MODELYARD_REGISTRY_DATABASE_URL": database_url,
+        "MODELYARD_HOME": str(settings.home),
+        "MODELYARD_REGISTRY_DATABASE_URL": settings.database_url,
         "MODELYARD_REGISTRY_STORAGE_URL": settings.storage_url,
     }
 
@@ -206,12 +231,9 @@ def test_the_command_says_clean_or_exits_with_1(database_url: str, tmp_path: Pat
         argv = (sys.executable, "-m", "registry.cli", "fsck", *argv)
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
 
-    app = create_app(settings)
-    with TestClient(app, base_url=BASE) as api:
-        publish(api, "fraud", {"m": b"333"})
     clean = command("--deep")
     assert (clean.returncode, clean.stdout) == (0, "clean\n"), clean.stderr
-    app.state.store.delete(one_key(app))
+    filled.state.store.delete(one_key(filled))
     found = command("--json")
     assert found.returncode == 1
     [problem] = json.loads(found.stdout)["problems"]

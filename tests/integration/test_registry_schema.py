@@ -1,13 +1,18 @@
 """What the database itself refuses, whatever the code above it does; and migrations in both directions."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from registry import browse, migrate
+from registry.app import create_app
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
-from tests.servers.app import promote, publish
+from registry.settings import Settings
+from tests.servers.app import BASE, KINDS, NewDatabase, copy_database, promote, publish
 
 ZERO = "sha256:" + "0" * 64
 
@@ -22,14 +27,27 @@ def blob(digest: str = ZERO, size: int = 1, state: str = "live") -> str:
     )
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def template(
+    request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Two versions of "fraud", the first in production; one version of "other". Not to be changed."""
+    home = tmp_path_factory.mktemp("filled")
+    settings = Settings(home=home, database_url=new_database(request.param, home), storage_url="memory://")
+    with TestClient(create_app(settings), base_url=BASE) as api:
+        publish(api, "fraud", {"m": b"1"})
+        publish(api, "fraud", {"m": b"2"})
+        publish(api, "other", {"m": b"3"})
+        promote(api, "fraud", 1)
+    return settings.database_url
+
+
 @pytest.fixture
-def filled(api: TestClient, database: Database) -> Database:
-    """Two versions of "fraud", the first in production; one version of "other"."""
-    publish(api, "fraud", {"m": b"1"})
-    publish(api, "fraud", {"m": b"2"})
-    publish(api, "other", {"m": b"3"})
-    promote(api, "fraud", 1)
-    return database
+def filled(template: str, tmp_path: Path) -> Iterator[Database]:
+    """A copy of the template."""
+    database = Database(copy_database(template, tmp_path))
+    yield database
+    database.close()
 
 
 REFUSED = {

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from registry import failpoints, fsck, migrate, publish, sweep
+from registry import failpoints, fsck, migrate, publish, sweep, unneeded
 from registry.app import create_app
 from registry.background import Background
 from registry.database import Database, utc_now
@@ -304,7 +304,7 @@ def test_orphans_go_when_they_are_old_and_only_when_asked_for(
     app.state.store.put("sha256/00/left/behind", io.BytesIO(b"x"), size=1)
     every = Rules(0, 0, 1, orphans=True)
     assert swept(app, every).orphans == 0
-    monkeypatch.setattr(sweep, "ORPHAN_AGE", timedelta(seconds=-60))
+    monkeypatch.setattr(unneeded, "ORPHAN_AGE", timedelta(seconds=-60))
     assert swept(app) == Swept()
     assert sweep.plan(app.state.database, app.state.store, every).orphans == 1
     assert swept(app, every) == Swept(orphans=1, deleted=1)
@@ -315,7 +315,7 @@ def test_another_database_cannot_empty_the_store(
     app: FastAPI, api: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     publish_version(api, "fraud", {f"f{n}": b"%d" % n for n in range(21)})
-    monkeypatch.setattr(sweep, "ORPHAN_AGE", timedelta(seconds=-60))
+    monkeypatch.setattr(unneeded, "ORPHAN_AGE", timedelta(seconds=-60))
     wrong = Database(f"sqlite:///{tmp_path / 'wrong.db'}")
     migrate.upgrade(wrong)
     with pytest.raises(Implausible, match="right database"):

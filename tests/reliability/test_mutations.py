@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry import failpoints, offers, publish, seal, sweep, uploads
+from registry import failpoints, offers, publish, seal, sweep, unneeded, uploads
 from registry.database import utc_now
 from registry.hashing import HashingReader
 from registry.seal import make_live
@@ -206,7 +206,7 @@ def _seal_blindly(database: Any, _store: Any, blobs: Any) -> set[int]:
 
 def _delete_then_claim(self: Any) -> tuple[int, int]:
     with self._database.read() as session:
-        keys = session.scalars(sweep._due_trash()).all()
+        keys = session.scalars(unneeded.due_trash()).all()
     gone = self._delete(keys)
     failpoints.failpoint("sweep.after_delete")
     with self._database.write() as session:

@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,13 @@ from registry.settings import Settings
 from tests.servers.postgres import Postgres
 
 BASE = "http://127.0.0.1"
+KINDS = ["sqlite", "postgresql"]
+NewDatabase = Callable[[str, Path], str]
+
+_SQLITE = "sqlite:///"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
@@ -28,35 +33,43 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres").new_database())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind with the newest schema: a copy, as migrating each time would take most of a test's time."""
-    if request.param == "sqlite":
-        copy = tmp_path / "registry.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), copy)
-        return f"sqlite:///{copy}"
-    server, template = request.getfixturevalue("migrated_postgresql")
-    return str(server.new_database(template))
+@pytest.fixture(params=KINDS)
+def database_url(request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path: Path) -> str:
+    """A database of each kind with the newest schema."""
+    return new_database(request.param, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("migrated") / "registry.db"
-    _migrate(f"sqlite:///{file}")
-    return file
+def new_database(request: pytest.FixtureRequest) -> NewDatabase:
+    """Makes a database with the newest schema, of a kind and in a folder."""
+    return lambda kind, folder: copy_database(request.getfixturevalue(f"migrated_{kind}"), folder)
 
 
 @pytest.fixture(scope="session")
-def migrated_postgresql(postgres: Postgres) -> tuple[Postgres, str]:
-    url = postgres.new_database()
-    _migrate(url)
-    return postgres, urlsplit(url).path.lstrip("/")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _migrate(f"{_SQLITE}{tmp_path_factory.mktemp('migrated') / 'registry.db'}")
 
 
-def _migrate(url: str) -> None:
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgres: Postgres) -> str:
+    return _migrate(postgres.new_database())
+
+
+def copy_database(url: str, folder: Path) -> str:
+    """A copy of a database that nobody uses: making it anew each time would take most of a test's time."""
+    if url.startswith(_SQLITE):
+        copy = folder / f"{uuid.uuid4().hex}.db"
+        shutil.copy(url.removeprefix(_SQLITE), copy)
+        return f"{_SQLITE}{copy}"
+    name = urlsplit(url).path.lstrip("/")
+    return Postgres(url.replace(f"/{name}?", "/postgres?")).new_database(name)
+
+
+def _migrate(url: str) -> str:
     database = Database(url)
     migrate.upgrade(database)
     database.close()
+    return url
 
 
 @pytest.fixture

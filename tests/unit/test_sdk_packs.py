@@ -2,12 +2,14 @@ import hashlib
 import io
 import random
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modelyard import _packs
-from modelyard._packs import Cutting, Hashing, KnownChunks, Pack, Packer, Stretches
+from modelyard import IntegrityError, _packs
+from modelyard._errors import InvalidPath
+from modelyard._packs import Cutting, Hashing, KnownChunks, Pack, Packer, Part, Stretches
 
 from registry import chunks
 from tests.unit.sdk_fake import digest_of
@@ -18,6 +20,18 @@ CONTENT = random.Random(2).randbytes(500_000)  # noqa: S311 - the same each time
 
 def cut(content: bytes, cutting: Cutting = CUT) -> list[tuple[bytes, bytes]]:
     return [(chunk, bytes(data)) for chunk, data in cutting.chunks(Hashing(io.BytesIO(content)))]
+
+
+def cut_evenly(folder: Path, content: bytes) -> tuple[list[Part], Hashing]:
+    file = folder / "file"
+    file.write_bytes(content)
+    with file.open("rb") as stream:
+        hashing = Hashing(stream)
+        return list(hashing.parts(file)), hashing
+
+
+def sent(blob: Pack | Part) -> bytes:
+    return b"".join(bytes(piece) for piece in blob.pieces())
 
 
 def listed(content: bytes) -> bytes:
@@ -62,13 +76,36 @@ def test_what_is_cut_is_hashed_on_the_way() -> None:
     assert (hashing.size, hashing.digest()) == (9 * len(CONTENT), digest_of(CONTENT * 9))
 
 
-def test_what_fills_packs_is_hashed_on_the_way() -> None:
-    hashing, filled = Hashing(io.BytesIO(CONTENT)), []
-    while hashing.fill(pack := Pack(bytearray(4096))):
-        filled.append(pack)
-    assert b"".join(each.content() for each in filled) == CONTENT
-    assert (hashing.size, hashing.digest()) == (len(CONTENT), digest_of(CONTENT))
-    assert all(each.used_by is not None and each.used_by.done() for each in filled)
+@pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 3 * 4096, len(CONTENT)])
+def test_what_is_cut_evenly_is_hashed_as_a_whole_and_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(_packs, "PACK", 4096)
+    monkeypatch.setattr(_packs, "_PIECE", 1000)
+    content = CONTENT[:size]
+    parts, hashing = cut_evenly(tmp_path, content)
+    assert (hashing.size, hashing.digest()) == (size, digest_of(content))
+    assert [part.offset for part in parts] == list(range(0, size, 4096))
+    assert b"".join(sent(part) for part in parts) == content
+    assert [part.digest for part in parts] == [digest_of(sent(part)) for part in parts]
+
+
+def test_a_part_that_is_not_what_was_hashed_is_never_sent_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_packs, "PACK", 4096)
+    (first, last), _ = cut_evenly(tmp_path, CONTENT[:5000])
+    first.require_unchanged()
+    file = tmp_path / "file"
+    file.write_bytes(CONTENT[:10] + b"!" + CONTENT[11:4999])
+    with pytest.raises(IntegrityError, match="changed while"):
+        first.require_unchanged()
+    with pytest.raises(IntegrityError, match="changed while"):
+        sent(last)
+    file.unlink()
+    file.symlink_to("elsewhere")
+    with pytest.raises(InvalidPath):
+        sent(first)
 
 
 # ── what is known
@@ -128,20 +165,20 @@ def test_the_first_place_counts_and_there_is_a_limit(monkeypatch: pytest.MonkeyP
 
 
 def pack(*parts: bytes) -> tuple[list[Pack], Stretches]:
-    sent, stretches = list[Pack](), Stretches()
-    packer = Packer(lambda: bytearray(1000), sent.append)
+    packs, stretches = list[Pack](), Stretches()
+    packer = Packer(lambda: bytearray(1000), packs.append)
     for part in parts:
         stretches.add(*packer.add(memoryview(part)))
     packer.flush()
     packer.flush()
-    for number, each in enumerate(sent):
+    for number, each in enumerate(packs):
         each.digest = f"pack {number}"
-    return sent, stretches
+    return packs, stretches
 
 
 def test_a_pack_is_sent_when_the_next_part_does_not_fit() -> None:
-    sent, stretches = pack(b"a" * 400, b"b" * 600, b"c" * 999, b"d" * 2)
-    assert [bytes(each.content()) for each in sent] == [b"a" * 400 + b"b" * 600, b"c" * 999, b"d" * 2]
+    packs, stretches = pack(b"a" * 400, b"b" * 600, b"c" * 999, b"d" * 2)
+    assert [sent(each) for each in packs] == [b"a" * 400 + b"b" * 600, b"c" * 999, b"d" * 2]
     assert list(stretches.resolved()) == [("pack 0", 0, 1000), ("pack 1", 0, 999), ("pack 2", 0, 2)]
 
 

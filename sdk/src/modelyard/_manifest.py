@@ -42,7 +42,7 @@ def manifest_digest(files: Iterable[File]) -> str:
     return sha256(text.encode())
 
 
-def sha256(content: bytes) -> str:
+def sha256(content: bytes | memoryview) -> str:
     import hashlib
 
     return "sha256:" + hashlib.sha256(content).hexdigest()

@@ -1,7 +1,7 @@
-"""Cutting and packing: what is sent are packs of at most PACK bytes, made of small files or of parts of large ones.
+"""Cutting and packing: what is sent are blobs of at most PACK bytes, made of small files or of parts of large ones.
 
-    small files                 whole, one after the other                                  ──>  packs
-    large files, nothing known  PACK bytes each                                             ──>  packs
+    small files                 whole, one after the other                                  ──>  packs, in memory
+    large files, nothing known  PACK bytes each                                             ──>  parts, on disk
     large files, else           content-defined chunks  ──>  known already?  ──no──>             packs
 
 Where the content decides where to cut (FastCDC), an insertion moves the cuts beside it and no others: the rest of a changed
@@ -14,7 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+
+from modelyard._errors import IntegrityError
+from modelyard._manifest import open_regular
 
 if TYPE_CHECKING:
     from pyfastcdc import FastCDC
@@ -26,6 +30,7 @@ _ENTRY = struct.Struct(">32sI")
 _FORMAT = b"\x01"
 _MAX_KNOWN = 300_000
 _AHEAD = 8
+_PIECE = 256 << 10
 
 
 class Pack:
@@ -35,10 +40,45 @@ class Pack:
         self.buffer = buffer
         self.size = 0
         self.digest = ""
-        self.used_by: Future[None] | None = None
 
-    def content(self) -> memoryview:
+    def hash(self) -> None:
+        self.digest = f"sha256:{hashlib.sha256(self._content()).hexdigest()}"
+
+    def pieces(self) -> Iterator[memoryview]:
+        content = self._content()
+        return (content[at : at + _PIECE] for at in range(0, self.size, _PIECE))
+
+    def _content(self) -> memoryview:
         return memoryview(self.buffer)[: self.size]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a file that was hashed, and is read once more when it is sent: it takes no memory while it waits."""
+
+    source: Path
+    offset: int
+    size: int
+    digest: str
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Each is good until the next is asked for. Raises IntegrityError if the file has become shorter."""
+        buffer, left = memoryview(bytearray(min(_PIECE, self.size))), self.size
+        with open_regular(self.source) as stream:
+            stream.seek(self.offset)
+            while left:
+                if not (count := _read_into(stream, buffer[:left])):
+                    raise changed(str(self.source))
+                yield buffer[:count]
+                left -= count
+
+    def require_unchanged(self) -> None:
+        """Raises IntegrityError if these are not the bytes that were hashed."""
+        hasher = hashlib.sha256()
+        for piece in self.pieces():
+            hasher.update(piece)
+        if self.digest != f"sha256:{hasher.hexdigest()}":
+            raise changed(str(self.source))
 
 
 Place = tuple[Pack | str, int, int]
@@ -119,6 +159,12 @@ class KnownChunks:
         return self._places.get(chunk)
 
 
+def changed(path: str) -> IntegrityError:
+    return IntegrityError(
+        f"{path!r} changed while it was being uploaded. No version was made: publish again when nothing writes to it."
+    )
+
+
 def _take(segments: deque[tuple[str, int, int]], length: int) -> Iterator[Place]:
     """The next `length` bytes of a stored file."""
     while length:
@@ -172,27 +218,38 @@ class Hashing:
 
     def readinto(self, buffer: memoryview) -> int:
         """Read for a cutter, which uses its buffer again while the thread still hashes: a copy is hashed."""
-        count: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]  # a real file has it
+        count = _read_into(self._stream, buffer)
         if count:
-            self._hash_later(bytes(buffer[:count]))
+            self.size += count
+            self._waiting.append(self._thread.submit(self._hash.update, bytes(buffer[:count])))
             if len(self._waiting) > _AHEAD:
                 self._waiting.popleft().result()
         return count
 
-    def fill(self, pack: Pack) -> bool:
-        """Read as much as a pack holds; False at the end. It is `used_by` the thread until that has hashed it."""
-        pack.size = self._stream.readinto(pack.buffer)  # type: ignore[attr-defined]  # as above
-        if pack.size:
-            pack.used_by = self._hash_later(pack.content())
-        return pack.size > 0
+    def parts(self, source: Path) -> Iterator[Part]:
+        """All of `source`, which is what the stream reads, in parts of PACK bytes."""
+        buffer = memoryview(bytearray(_PIECE))
+        while size := self._part(buffer, part := hashlib.sha256()):
+            yield Part(source, self.size - size, size, f"sha256:{part.hexdigest()}")
+
+    def _part(self, buffer: memoryview, part: "hashlib._Hash") -> int:
+        """Read and hash up to PACK bytes; returns how many. What fits the processor's cache is read once, hashed twice."""
+        left = PACK
+        while left and (count := _read_into(self._stream, buffer[:left])):
+            piece = buffer[:count]
+            whole = self._thread.submit(self._hash.update, piece)
+            part.update(piece)
+            whole.result()
+            self.size += count
+            left -= count
+        return PACK - left
 
     def digest(self) -> str:
         """The digest of all that was read; ends the thread."""
         self._thread.shutdown()
         return f"sha256:{self._hash.hexdigest()}"
 
-    def _hash_later(self, content: bytes | memoryview) -> Future[None]:
-        self.size += len(content)
-        future = self._thread.submit(self._hash.update, content)
-        self._waiting.append(future)
-        return future
+
+def _read_into(stream: BinaryIO, buffer: memoryview) -> int:
+    count: int = stream.readinto(buffer)  # type: ignore[attr-defined]  # a real file has it
+    return count

@@ -9,27 +9,36 @@ versions of this model, and whatever an upload that was interrupted had brought,
 answer was lost is repeated and gives the same version.
 """
 
-import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from modelyard._errors import ApiError, IntegrityError, UnexpectedAnswer
+from modelyard._errors import ApiError, UnexpectedAnswer
 from modelyard._http import Http, retrying
-from modelyard._manifest import hash_file, locate, open_regular
-from modelyard._packs import PACK, Cutting, Hashing, KnownChunks, Pack, Packer, Stretches
+from modelyard._manifest import hash_file, locate, open_regular, sha256
+from modelyard._packs import PACK, Cutting, Hashing, KnownChunks, Pack, Packer, Part, Stretches, changed
 from modelyard._parallel import WORKERS, Attempt, Meter, Progress, Workers
 from modelyard._types import Entry, File
 
 ROUNDS = 3
 _BUFFERS = WORKERS + 1
-_PIECE = 256 << 10
+_ANNOUNCED = 16
 _START_OVER = {"upload_incomplete", "upload_not_found", "upload_expired", "digest_mismatch", "store_refused"}
 # The server hashes, copies and syncs what it received before it answers; a slow disk does this much a second.
 _SERVER_BYTES_PER_S = 20e6
+
+Blob = TypeVar("Blob", Pack, Part)
+
+
+class _Ticket(NamedTuple):
+    """Where to send a blob, and with which headers."""
+
+    url: str
+    headers: dict[str, str]
 
 
 def upload(
@@ -117,19 +126,18 @@ class _Upload:
                 seen.add(digest)
                 wanted.append(entry)
         meter = Meter(sum(entry.size for entry in wanted), self._progress)
-        with Workers(meter.stop, ahead=_BUFFERS) as workers:
-
-            def send(pack: Pack) -> None:
-                workers.submit(partial(self._send_pack, pack, meter))
-
-            packer = Packer(partial(self._new_buffer, workers), send)
+        with Workers(meter.stop, ahead=_ANNOUNCED) as workers:
+            packer = Packer(
+                partial(self._new_buffer, workers),
+                lambda pack: workers.submit(partial(self._send_pack, pack, meter)),
+            )
             for entry in wanted:
                 if isinstance(entry, File) and entry.size < PACK:
                     self._pack_whole(entry, packer)
             packer.flush()
             for entry in wanted:
                 if entry.size >= PACK:
-                    files[entry.path] = self._pack_large(entry, packer, meter)
+                    files[entry.path] = self._send_large(entry, packer, workers, meter)
             packer.flush()
         for path, file in files.items():  # the same content twice is sent once
             if file.digest not in have and path not in self._stretches:
@@ -154,19 +162,22 @@ class _Upload:
         place = memoryview(pack.buffer)[pack.size : pack.size + file.size]
         with open_regular(locate(self._root, file.path)) as stream:
             count = stream.readinto(place)  # type: ignore[attr-defined]  # a real file has it
-            if count != file.size or stream.read(1) or _digest(place) != file.digest:
-                raise _changed(file.path)
+            if count != file.size or stream.read(1) or sha256(place) != file.digest:
+                raise changed(file.path)
         stretches.add(pack, pack.size, file.size)
         pack.size += file.size
 
-    def _pack_large(self, entry: Entry | File, packer: Packer, meter: Meter) -> File:
-        with open_regular(locate(self._root, entry.path)) as stream:
+    def _send_large(self, entry: Entry | File, packer: Packer, workers: Workers, meter: Meter) -> File:
+        source = locate(self._root, entry.path)
+        with open_regular(source) as stream:
             hashing = Hashing(stream)
-            pack = self._pack_chunks if self._known else self._pack_evenly
-            self._stretches[entry.path] = pack(hashing, packer, meter)
+            if self._known:
+                self._stretches[entry.path] = self._pack_chunks(hashing, packer, meter)
+            else:  # nothing to compare with: cutting at chunks would be work for nothing
+                self._stretches[entry.path] = self._send_parts(hashing.parts(source), workers, meter)
         file = File(entry.path, hashing.size, hashing.digest())
         if file.size != entry.size or (isinstance(entry, File) and file != entry):
-            raise _changed(entry.path)
+            raise changed(entry.path)
         return file
 
     def _pack_chunks(self, hashing: Hashing, packer: Packer, meter: Meter) -> Stretches:
@@ -182,58 +193,73 @@ class _Upload:
                 stretches.add(*place)
         return stretches
 
-    def _pack_evenly(self, hashing: Hashing, packer: Packer, _meter: Meter) -> Stretches:
-        """Nothing is known to compare with: cutting at chunks would be work for nothing."""
-        stretches = Stretches()
-        packer.flush()
-        while hashing.fill(pack := packer.room(PACK)):
-            stretches.add(pack, 0, pack.size)
-            packer.flush()
+    def _send_parts(self, parts: Iterator[Part], workers: Workers, meter: Meter) -> Stretches:
+        """The first part is sent as soon as it is hashed; later ones are announced more at a time."""
+        stretches, count = Stretches(), 1
+        while batch := list(itertools.islice(parts, count)):
+            for part in batch:
+                stretches.add(part.digest, 0, part.size)
+            for part, ticket in self._announce(batch, meter):
+                workers.submit(partial(self._deliver, part, ticket, meter))
+            count = min(2 * count, _ANNOUNCED)
         return stretches
 
     def _send_pack(self, pack: Pack, meter: Meter) -> None:
         try:
-            pack.digest = _digest(pack.content())
-            if not self._is_first(pack):
-                meter.spare(pack.size)
-                return
-            try:
-                self._announce_and_put(pack, meter)
-            except ApiError as error:
-                if error.code != "store_refused":
-                    raise
-                self._announce_and_put(pack, meter)  # the URL expired, or the bytes were damaged on their way
+            pack.hash()
+            for _, ticket in self._announce([pack], meter):
+                self._deliver(pack, ticket, meter)
         finally:
-            if pack.used_by is not None:
-                pack.used_by.result()
             self._buffers.put(pack.buffer)
             pack.buffer = bytearray()
 
-    def _is_first(self, pack: Pack) -> bool:
-        """Whether no other pack of this upload has the same bytes: one of several equal files, or of many zeros."""
+    def _announce(self, blobs: Sequence[Blob], meter: Meter) -> list[tuple[Blob, _Ticket]]:
+        """Those that have to be sent, and where to: not what is there, nor what another blob of this upload brings."""
+        new = [blob for blob in blobs if self._is_first(blob)]
+        tickets = self._tickets(new) if new else {}
+        wanted = [(blob, tickets[blob.digest]) for blob in new if blob.digest in tickets]
+        meter.spare(sum(blob.size for blob in blobs) - sum(blob.size for blob, _ in wanted))
+        return wanted
+
+    def _is_first(self, blob: Blob) -> bool:
+        """Whether no other blob of this upload has the same bytes: one of several equal files, or of many zeros."""
         with self._lock:
-            if pack.digest in self._digests:
+            if blob.digest in self._digests:
                 return False
-            self._digests.add(pack.digest)
+            self._digests.add(blob.digest)
             return True
 
-    def _announce_and_put(self, pack: Pack, meter: Meter) -> None:
-        path, blob = f"/api/v1/uploads/{self._id}/blobs", {"digest": pack.digest, "size": pack.size}
-        answer = self._http.send("POST", path, {"blobs": [blob]}, repeatable=True)
+    def _tickets(self, blobs: Sequence[Blob]) -> dict[str, _Ticket]:
+        path = f"/api/v1/uploads/{self._id}/blobs"
+        listed = [{"digest": blob.digest, "size": blob.size} for blob in blobs]
+        answer = self._http.send("POST", path, {"blobs": listed}, repeatable=True)
         try:
-            tickets = [(str(need["url"]), dict(need["headers"])) for need in answer["needs"]]
+            return {
+                str(need["digest"]): _Ticket(str(need["url"]), dict(need["headers"]))
+                for need in answer["needs"]
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise _not_understood() from error
-        if not tickets:
-            meter.spare(pack.size)
-        for url, headers in tickets:
-            retrying(partial(self._put, pack, url, headers, meter))
 
-    def _put(self, pack: Pack, url: str, headers: dict[str, str], meter: Meter) -> None:
+    def _deliver(self, blob: Blob, ticket: _Ticket, meter: Meter) -> None:
+        try:
+            retrying(partial(self._put, blob, ticket, meter))
+        except ApiError as error:
+            if error.code != "store_refused":
+                raise
+            if isinstance(blob, Part):
+                blob.require_unchanged()
+            # Else the URL expired, or the bytes were damaged on their way.
+            for again in self._tickets([blob]).values():
+                retrying(partial(self._put, blob, again, meter))
+
+    def _put(self, blob: Blob, ticket: _Ticket, meter: Meter) -> None:
         attempt = Attempt(meter)
         try:
-            pieces = attempt.count(_pieces(pack.content()))
-            self._http.put(url, pieces, size=pack.size, headers=headers, wait_s=_server_time(pack.size))
+            pieces = attempt.count(blob.pieces())
+            self._http.put(
+                ticket.url, pieces, size=blob.size, headers=ticket.headers, wait_s=_server_time(blob.size)
+            )
         except BaseException:
             attempt.take_back()
             raise
@@ -258,14 +284,6 @@ class _Upload:
         )
 
 
-def _pieces(content: memoryview) -> Iterator[memoryview]:
-    return (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
-
-
-def _digest(content: memoryview) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def _texts(listed: Sequence[Any]) -> list[str]:
     if not all(isinstance(each, str) for each in listed):
         raise TypeError("expected a list of strings")
@@ -284,12 +302,6 @@ def _from_base64(text: str) -> bytes:
     from base64 import b64decode
 
     return b64decode(text, validate=True)
-
-
-def _changed(path: str) -> IntegrityError:
-    return IntegrityError(
-        f"{path!r} changed while it was being uploaded. No version was made: publish again when nothing writes to it."
-    )
 
 
 def _not_understood() -> UnexpectedAnswer:
