@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,22 +26,22 @@ from registry.seal import make_live
 from registry.settings import Settings
 from registry.sweep import Implausible, Rules, Swept, sweep_in_background
 from registry.tables import BlobRow, ContentRow, LeaseRow, TrashRow, UploadRow
-from storage import open_store
 from storage.errors import StoreUnavailable
+from tests.reliability.dying import sweep_and_die
 from tests.servers.app import BASE, assert_problem, begin, create, digest_of, send
 from tests.servers.app import publish as publish_version
 from tests.servers.postgres import Postgres
-from tests.servers.registry import Registry
 from tests.servers.s3 import S3Server
 
 NOW = Rules(restore_window_s=0, grace_s=0, max_share=1)
 FILES = {"m": b"needed"}
 
 
-@pytest.fixture(params=["memory", "disk"])
-def settings(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Settings:
-    url = "memory://" if request.param == "memory" else (tmp_path / "blobs").as_uri()
-    return Settings(home=tmp_path / "home", database_url=database_url, storage_url=url)
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        home=tmp_path / "home", database_url=database_url, storage_url=(tmp_path / "blobs").as_uri()
+    )
 
 
 def keys(app: FastAPI) -> set[str]:
@@ -455,72 +456,6 @@ def command(
     )
 
 
-STEPS = ["leases", "expected", "purge", "unbind", "condemn", "revive", "drop", "claim", "delete"]
-
-
-def test_sweeping_beside_uploads_and_readers_takes_nothing_that_is_needed(
-    shared: dict[str, str], start_registry: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Versions with the same bytes come and go, each step of two sweepers is delayed, readers are witnesses."""
-    registry = start_registry(**shared, environment={"MODELYARD_REGISTRY_RESTORE_WINDOW_S": "0"})
-    for step in STEPS:
-        monkeypatch.setitem(failpoints.ACTIONS, f"sweep.before_{step}", lambda: stop.wait(0.2))
-    database, store = Database(shared["database_url"]), open_store(shared["storage_url"])
-    stop, sweeps = threading.Event(), []
-    surprises: list[Any] = []
-    rules = Rules(restore_window_s=0, grace_s=1, max_share=1)
-    contents = [b"content %d" % n for n in range(4)]
-
-    def guarded(body: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                while not stop.is_set():
-                    body()
-            except BaseException as error:  # noqa: BLE001 - the test tells it
-                surprises.append(repr(error))
-
-        return run
-
-    def sweeping() -> None:
-        sweeps.append(sweep.sweep(database, store, rules))
-
-    def churning(model: str) -> Callable[[], None]:
-        def churn() -> None:
-            with httpx2.Client(base_url=registry.url, timeout=60) as api:
-                files = {"a": contents[len(sweeps) % 4], "b": contents[(len(sweeps) + 1) % 4]}
-                number = publish_version(api, model, files)["number"]
-                for path, content in files.items():
-                    got = api.get(f"/api/v1/models/{model}/versions/{number}/files/{path}").content
-                    if got != content:
-                        surprises.append((model, number, path))
-                delete(api, model, number)
-
-        return churn
-
-    def reading() -> None:
-        with httpx2.Client(base_url=registry.url, timeout=60) as api:
-            for n, content in enumerate(contents[:2]):
-                answer = api.get(f"/api/v1/models/kept/versions/1/files/{n}")
-                if answer.content != content:
-                    surprises.append(("kept", n, answer.status_code))
-
-    with httpx2.Client(base_url=registry.url, timeout=60) as api:
-        publish_version(api, "kept", {str(n): content for n, content in enumerate(contents[:2])})
-    bodies = [sweeping, sweeping, churning("a"), churning("b"), churning("c"), reading]
-    threads = [threading.Thread(target=guarded(body)) for body in bodies]
-    for thread in threads:
-        thread.start()
-    while len(sweeps) < 12 and not surprises:
-        stop.wait(0.1)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert surprises == []
-    assert sum(each.deleted for each in sweeps) > 0
-    assert fsck.fsck(shared["database_url"], store, deep=True) == []
-    database.close()
-
-
 STEPS_TO_DIE_AT = [
     f"{when}_{step}" for step in ("purge", "unbind", "condemn", "drop") for when in ("before", "after")
 ]
@@ -536,18 +471,8 @@ def test_a_sweep_that_is_killed_anywhere_is_finished_by_the_next(
         publish_version(api, "fraud", {"a": b"shared", "b": b"own"})
         publish_version(api, "fraud", {"a": b"shared"})
         delete(api, "fraud", 1)
-        program = (
-            "import os; from registry.database import Database; from registry.sweep import Rules, sweep;"
-            "from storage import open_store;"
-            f"sweep(Database({database_url!r}), open_store({shared['storage_url']!r}), Rules(0, 0, 1))"
-        )
-        died = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"MODELYARD_FAILPOINTS": f"sweep.{step}=kill"},
-            capture_output=True,
-            check=False,
-        )
-        assert died.returncode == -9, died.stderr
+        died = sweep_and_die(database_url, shared["storage_url"], f"sweep.{step}")
+        assert died == -signal.SIGKILL
         assert fsck.fsck(database_url, app.state.store, deep=True) == []
         swept(app)
         assert len(keys(app)) == 1

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -23,6 +24,25 @@ KINDS = ["sqlite", "postgresql"]
 NewDatabase = Callable[[str, Path], str]
 
 _SQLITE = "sqlite:///"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_statements() -> Iterator[None]:
+    """What SQLAlchemy has compiled for one database serves the next of its kind: each test has a database, and would spend
+    most of its time on compiling the same statements anew.
+    """
+    first: dict[str, sa.Engine] = {}
+    create = sa.create_engine
+
+    def create_alike(url: sa.URL, **options: Any) -> sa.Engine:
+        engine = create(url, **options)
+        known = first.setdefault(url.get_backend_name(), engine)
+        engine.dialect, engine._compiled_cache = known.dialect, known._compiled_cache
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("registry.database.sa.create_engine", create_alike)
+        yield
 
 
 @pytest.fixture(params=KINDS)
