@@ -23,7 +23,7 @@ from storage.errors import StorageError
 from tests.reliability import checks
 from tests.reliability.caller import ATTEMPTS, Caller, Violation
 from tests.reliability.faults import Faults, FaultyStore, break_engine
-from tests.servers.app import BASE
+from tests.servers.app import BASE, create_engine
 
 LARGE = 4096
 """Bytes from which a file counts as large in here: it is verified after its commit, and cut into chunks."""
@@ -100,6 +100,7 @@ def opened(
     **more: Any,
 ) -> Iterator[World]:
     """A world on this database, which has the newest schema."""
+    monkeypatch.setattr(sa, "create_engine", create_engine)  # what fails is the engine's dialect
     monkeypatch.setattr(verify, "LARGE", LARGE)
     monkeypatch.setattr(versions, "LARGE", LARGE)
     monkeypatch.setattr(verify, "CLAIM_S", 0)

@@ -25,23 +25,26 @@ NewDatabase = Callable[[str, Path], str]
 
 _SQLITE = "sqlite:///"
 
+create_engine = sa.create_engine
+"""For engines that must share nothing with others, see `_compiled_statements`."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_statements() -> Iterator[None]:
-    """What SQLAlchemy has compiled for one database serves the next of its kind: each test has a database, and would spend
-    most of its time on compiling the same statements anew.
+    """What SQLAlchemy has compiled for one database serves the next of its kind.
+
+    Each test has a database of its own, and would spend a third of its time on compiling the same statements anew.
     """
     first: dict[str, sa.Engine] = {}
-    create = sa.create_engine
 
     def create_alike(url: sa.URL, **options: Any) -> sa.Engine:
-        engine = create(url, **options)
+        engine = create_engine(url, **options)
         known = first.setdefault(url.get_backend_name(), engine)
         engine.dialect, engine._compiled_cache = known.dialect, known._compiled_cache
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("registry.database.sa.create_engine", create_alike)
+        patch.setattr(sa, "create_engine", create_alike)
         yield
 
 
