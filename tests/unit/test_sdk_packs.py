@@ -1,8 +1,10 @@
 import hashlib
 import io
 import random
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,8 +20,11 @@ CUT = Cutting(1 << 10, 4 << 10, 16 << 10, 2)
 CONTENT = random.Random(2).randbytes(500_000)  # noqa: S311 - the same each time
 
 
-def cut(content: bytes, cutting: Cutting = CUT) -> list[tuple[bytes, bytes]]:
-    return [(chunk, bytes(data)) for chunk, data in cutting.chunks(Hashing(io.BytesIO(content)))]
+def cut(
+    content: bytes, cutting: Cutting = CUT, known: KnownChunks | None = None
+) -> list[tuple[bytes, bytes]]:
+    chunks = cutting.chunks(Hashing(io.BytesIO(content)), known or KnownChunks())
+    return [(chunk, bytes(data)) for chunk, data in chunks]
 
 
 def cut_evenly(folder: Path, content: bytes) -> tuple[list[Part], Hashing]:
@@ -59,6 +64,56 @@ def test_an_insertion_moves_the_cuts_beside_it_only() -> None:
         assert 0 < len(after - before) < 6
 
 
+EDITS: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda c: c,
+    "regions": lambda c: c[:50_000] + b"changed" + c[50_007:300_000] + b"changed" + c[300_007:],
+    "in front": lambda c: b"inserted" + c,
+    "inserted": lambda c: c[:200_000] + b"inserted" + c[200_000:],
+    "cut out": lambda c: c[:100_000] + c[150_000:],
+    "repeated": lambda c: c[:100_000] * 3 + c,
+    "truncated": lambda c: c[:250_000],
+    "other": lambda _: random.Random(3).randbytes(100_000),  # noqa: S311
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_is_expected_is_cut_as_what_is_searched_for(monkeypatch: pytest.MonkeyPatch, edit: str) -> None:
+    monkeypatch.setattr(_packs, "_READ", 7_000)
+    monkeypatch.setattr(_packs, "_WINDOW", 20_000)
+    known = KnownChunks()
+    known.add_stored([("x", 0, len(CONTENT))], listed(CONTENT))
+    content = EDITS[edit](CONTENT)
+    assert cut(content, known=known) == cut(content)
+
+
+def test_what_is_expected_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, content = KnownChunks(), CONTENT[:400_000] + b"changed" + CONTENT[400_007:]
+    known.add_stored([("x", 0, len(CONTENT))], listed(CONTENT))
+    searched, cutter = [], Cutting.cutter
+    monkeypatch.setattr(Cutting, "cutter", lambda self: Searching(cutter(self), searched))
+    assert b"".join(data for _, data in cut(content, known=known)) == content
+    assert 0 < len(searched) < 4
+
+
+class Searching:
+    """A cutter that counts."""
+
+    def __init__(self, cutter: Any, searched: list[int]) -> None:
+        self._cutter, self._searched = cutter, searched
+
+    def cut_buf(self, data: memoryview) -> Any:
+        self._searched.append(len(data))
+        return self._cutter.cut_buf(data)
+
+
+def test_what_was_the_end_of_a_file_is_found_in_front_of_what_was_appended() -> None:
+    known = KnownChunks()
+    known.add_stored([("x", 0, len(CONTENT))], listed(CONTENT))
+    found = cut(CONTENT + b"appended", known=known)
+    assert found[:-1] == cut(CONTENT)
+    assert found[-1][1] == b"appended"
+
+
 def test_the_sdk_and_the_registry_cut_alike() -> None:
     """Two implementations of one rule: if they differ, nothing is ever found again."""
     content = CONTENT * 5
@@ -71,7 +126,7 @@ def test_the_sdk_and_the_registry_cut_alike() -> None:
 
 def test_what_is_cut_is_hashed_on_the_way() -> None:
     hashing = Hashing(io.BytesIO(CONTENT * 9))
-    for _ in CUT.chunks(hashing):
+    for _ in CUT.chunks(hashing, KnownChunks()):
         pass
     assert (hashing.size, hashing.digest()) == (9 * len(CONTENT), digest_of(CONTENT * 9))
 
@@ -88,6 +143,18 @@ def test_what_is_cut_evenly_is_hashed_as_a_whole_and_in_parts(
     assert [part.offset for part in parts] == list(range(0, size, 4096))
     assert b"".join(sent(part) for part in parts) == content
     assert [part.digest for part in parts] == [digest_of(sent(part)) for part in parts]
+
+
+def test_what_is_sent_leaves_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow line must move one within the timeout."""
+    monkeypatch.setattr(_packs, "PACK", 10_000_000)
+    content = bytes(10_000_000)
+    pack = Pack(bytearray(content))
+    pack.size = len(content)
+    [part], _ = cut_evenly(tmp_path, content)
+    for blob in (pack, part):
+        assert max(map(len, blob.pieces())) == 256 << 10
+        assert sent(blob) == content
 
 
 def test_a_part_that_is_not_what_was_hashed_is_never_sent_as_if_it_were(

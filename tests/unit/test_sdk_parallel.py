@@ -56,6 +56,19 @@ def test_a_failure_is_raised_by_whoever_submits_next() -> None:
     assert not failed.is_set()
 
 
+def test_a_block_that_a_failure_has_stopped_tells_the_failure() -> None:
+    meter = Meter(0, None)
+
+    def move() -> None:
+        with Workers(meter.stop, ahead=1) as workers:
+            workers.submit(fail)
+            meter.stop.wait()
+            meter.spare(1)
+
+    with pytest.raises(KeyError):
+        move()
+
+
 def test_no_more_is_accepted_than_agreed() -> None:
     """Otherwise every file would lie in memory before the first is sent."""
     go, accepted = threading.Event(), list[int]()

@@ -112,6 +112,8 @@ class Workers:
     ) -> None:
         if kind is not None:  # also KeyboardInterrupt: the threads must not go on
             self._abandon()
+            if kind is Stopped and self._failure is not None:  # the block heard of it by its meter
+                raise self._failure
         else:
             try:
                 while self._running and self._failure is None:

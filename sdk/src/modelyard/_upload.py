@@ -182,7 +182,7 @@ class _Upload:
 
     def _pack_chunks(self, hashing: Hashing, packer: Packer, meter: Meter) -> Stretches:
         stretches = Stretches()
-        for chunk, data in self._cutting.chunks(hashing):
+        for chunk, data in self._cutting.chunks(hashing, self._known):
             places = self._known.find(chunk)
             if places is None:
                 places = (packer.add(data),)
