@@ -111,19 +111,26 @@ def is_sound() -> sa.ColumnElement[bool]:
     return sa.and_(ContentRow.verified_at.is_not(None), ~ContentRow.damaged, ~lost)
 
 
-def bind(session: WriteSession, content: ContentRow) -> None:
-    """Note which blobs a content needs."""
-    blobs = {segment.blob for segment in segments_of(content)}
-    session.add_all(ContentBlobRow(content_id=content.id, blob_id=blob) for blob in sorted(blobs))
+def bind(session: WriteSession, bound: Sequence[ContentRow]) -> None:
+    """Note which blobs contents need."""
+    session.add_all(
+        ContentBlobRow(content_id=content.id, blob_id=blob)
+        for content in bound
+        for blob in sorted({segment.blob for segment in segments_of(content)})
+    )
     session.flush()
 
 
-def repair(session: WriteSession, healthy: ContentRow) -> None:
+def repair(session: WriteSession, healthy: Sequence[ContentRow]) -> None:
     """Give damaged contents the same bytes, now that they are there once more: their versions are whole again."""
-    damaged = sa.select(ContentRow).where(ContentRow.digest == healthy.digest, ContentRow.damaged)
-    for content in session.scalars(damaged).all():
+    by_digest = {content.digest: content for content in healthy}
+    damaged = session.scalars(
+        sa.select(ContentRow).where(ContentRow.digest.in_(by_digest), ContentRow.damaged)
+    ).all()
+    for content in damaged:
+        sound = by_digest[content.digest]
         session.execute(sa.delete(ContentBlobRow).where(ContentBlobRow.content_id == content.id))
-        content.layout = healthy.layout
+        content.layout = sound.layout
         session.flush()
-        content.damaged, content.verified_at, content.chunks = False, healthy.verified_at, healthy.chunks
-        bind(session, content)
+        content.damaged, content.verified_at, content.chunks = False, sound.verified_at, sound.chunks
+    bind(session, damaged)

@@ -239,10 +239,9 @@ def _require_live(session: WriteSession, placed: Sequence[_Content]) -> None:
 
 
 def _add_files(session: WriteSession, model_id: int, number: int, placed: Sequence[_Content]) -> None:
-    ids: dict[str, int] = {}
-    for content in placed:
-        if content.file.digest not in ids:
-            ids[content.file.digest] = content.known or _add_content(session, content)
+    known = {content.file.digest: content.known for content in placed if content.known is not None}
+    new = {content.file.digest: content for content in placed if content.file.digest not in known}
+    ids = known | _add_contents(session, list(new.values()))
     session.add_all(
         FileRow(
             model_id=model_id,
@@ -256,20 +255,23 @@ def _add_files(session: WriteSession, model_id: int, number: int, placed: Sequen
     session.flush()
 
 
-def _add_content(session: WriteSession, content: _Content) -> int:
+def _add_contents(session: WriteSession, new: Sequence[_Content]) -> dict[str, int]:
+    """Returns their ids by digest."""
     now = session.scalars(sa.select(utc_now())).one()
-    row = ContentRow(
-        digest=content.file.digest,
-        size=content.file.size,
-        layout=contents.to_layout(content.segments),
-        verified_at=now if content.verified else None,
-    )
-    session.add(row)
+    rows = [
+        ContentRow(
+            digest=content.file.digest,
+            size=content.file.size,
+            layout=contents.to_layout(content.segments),
+            verified_at=now if content.verified else None,
+        )
+        for content in new
+    ]
+    session.add_all(rows)
     session.flush()
-    contents.bind(session, row)
-    if content.verified:
-        contents.repair(session, row)
-    return row.id
+    contents.bind(session, rows)
+    contents.repair(session, [row for row in rows if row.verified_at is not None])
+    return {row.digest: row.id for row in rows}
 
 
 def _version_row(

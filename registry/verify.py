@@ -32,13 +32,16 @@ CLAIM_S = 30
 MAX_PACK = 64 << 20
 """Bytes of a blob that is read as a whole rather than in stretches."""
 
+LONG = 4 << 20
+"""Bytes of a stretch that is worth a request of its own, and so takes no memory."""
+
 _KEPT = 3
 
 log = logging.getLogger("modelyard.registry")
 
 
 class PackReader:
-    """Reads contents. Packs are fetched whole, once: files and chunks that follow each other share them."""
+    """Reads contents. Packs are fetched whole, once, for files and chunks that follow each other and share them."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -47,7 +50,7 @@ class PackReader:
     def read(self, keys: Mapping[int, str], segments: Sequence[Segment]) -> Iterator[bytes | memoryview]:
         """The bytes of a content, in pieces. Raises BlobNotFound or StoreUnavailable, also half-way."""
         for segment in segments:
-            pack = self._pack(segment.blob, keys[segment.blob])
+            pack = None if segment.length >= LONG else self._pack(segment.blob, keys[segment.blob])
             if pack is None:
                 yield from contents.read(self._store, keys, [segment])
             else:
@@ -171,7 +174,7 @@ def _settle(database: Database, content: ContentRow, *, sound: bool, chunks: byt
             row.verified_at = row.verified_at or session.scalars(sa.select(utc_now())).one()
             row.chunks = chunks
             session.flush()
-            contents.repair(session, row)
+            contents.repair(session, [row])
         else:
             log.error("content %d does not have its digest %s", row.id, row.digest)
             row.damaged, news = True, "version.damaged"

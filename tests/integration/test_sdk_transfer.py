@@ -174,7 +174,7 @@ VICTIM = textwrap.dedent(
     import sys, time
     from modelyard import Client, _packs, _upload
 
-    _packs.PACK = _upload.PACK = 1 << 20
+    _packs.PACK = _packs.PART = _upload.PACK = 1 << 20
 
     def watch(done, total):
         if done >= 12 << 20:

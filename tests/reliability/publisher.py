@@ -23,7 +23,7 @@ from tests.reliability.leash import end_with_parent
 def main(urls: list[str], notes: Path, models: int, threads: int, pack: int) -> None:
     """Publish for ever in so many threads."""
     end_with_parent()
-    _packs.PACK = pack
+    _packs.PACK = _packs.PART = pack
     vars(_upload)["PACK"] = pack
     workers = [
         threading.Thread(target=_publish_for_ever, args=(urls, notes, models, pack)) for _ in range(threads)

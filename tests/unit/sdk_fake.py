@@ -45,6 +45,7 @@ def file_of(path: str, content: bytes) -> File:
 def small_packs(monkeypatch: pytest.MonkeyPatch, pack: int = 64 << 10) -> None:
     """Packs of `pack` bytes, so that small files do what large ones do. The chunks of a FakeRegistry match them."""
     monkeypatch.setattr(_packs, "PACK", pack)
+    monkeypatch.setattr(_packs, "PART", pack)
     monkeypatch.setattr(_upload, "PACK", pack)
 
 

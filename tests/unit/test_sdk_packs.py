@@ -135,8 +135,9 @@ def test_what_is_cut_is_hashed_on_the_way() -> None:
 def test_what_is_cut_evenly_is_hashed_as_a_whole_and_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(_packs, "PACK", 4096)
+    monkeypatch.setattr(_packs, "PART", 4096)
     monkeypatch.setattr(_packs, "_PIECE", 1000)
+    monkeypatch.setattr(_packs, "_READ", 1000)
     content = CONTENT[:size]
     parts, hashing = cut_evenly(tmp_path, content)
     assert (hashing.size, hashing.digest()) == (size, digest_of(content))
@@ -147,7 +148,7 @@ def test_what_is_cut_evenly_is_hashed_as_a_whole_and_in_parts(
 
 def test_what_is_sent_leaves_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow line must move one within the timeout."""
-    monkeypatch.setattr(_packs, "PACK", 10_000_000)
+    monkeypatch.setattr(_packs, "PART", 10_000_000)
     content = bytes(10_000_000)
     pack = Pack(bytearray(content))
     pack.size = len(content)
@@ -160,7 +161,7 @@ def test_what_is_sent_leaves_in_small_pieces(tmp_path: Path, monkeypatch: pytest
 def test_a_part_that_is_not_what_was_hashed_is_never_sent_as_if_it_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_packs, "PACK", 4096)
+    monkeypatch.setattr(_packs, "PART", 4096)
     (first, last), _ = cut_evenly(tmp_path, CONTENT[:5000])
     first.require_unchanged()
     file = tmp_path / "file"

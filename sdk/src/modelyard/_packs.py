@@ -1,7 +1,7 @@
-"""Cutting and packing: what is sent are blobs of at most PACK bytes, made of small files or of parts of large ones.
+"""Cutting and packing: what is sent are blobs, made of small files or of parts of large ones.
 
     small files                 whole, one after the other                                  ──>  packs, in memory
-    large files, nothing known  PACK bytes each                                             ──>  parts, on disk
+    large files, nothing known  PART bytes each                                             ──>  parts, on disk
     large files, else           content-defined chunks  ──>  known already?  ──no──>             packs
 
 Where the content decides where to cut (FastCDC), an insertion moves the cuts beside it and no others: the rest of a changed
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pyfastcdc import FastCDC
 
 PACK = 16 << 20
-"""Bytes; files of this size and more are large."""
+"""Bytes of a pack at most; files of this size and more are large."""
+PART = 32 << 20
+"""Bytes: half as many requests as for packs, and what failed is still sent again in a moment."""
 
 _ENTRY = struct.Struct(">32sI")
 _FORMAT = b"\x01"
@@ -278,14 +280,14 @@ class Hashing:
         return count
 
     def parts(self, source: Path) -> Iterator[Part]:
-        """All of `source`, which is what the stream reads, in parts of PACK bytes."""
-        buffer = memoryview(bytearray(_PIECE))
+        """All of `source`, which is what the stream reads, in parts of PART bytes."""
+        buffer = memoryview(bytearray(_READ))
         while size := self._part(buffer, part := hashlib.sha256()):
             yield Part(source, self.size - size, size, f"sha256:{part.hexdigest()}")
 
     def _part(self, buffer: memoryview, part: "hashlib._Hash") -> int:
-        """Read and hash up to PACK bytes; returns how many. What fits the processor's cache is read once, hashed twice."""
-        left = PACK
+        """Read and hash up to PART bytes; returns how many. What fits the processor's cache is read once, hashed twice."""
+        left = PART
         while left and (count := _read_into(self._stream, buffer[:left])):
             piece = buffer[:count]
             whole = self._thread.submit(self._hash.update, piece)
@@ -293,7 +295,7 @@ class Hashing:
             whole.result()
             self.size += count
             left -= count
-        return PACK - left
+        return PART - left
 
     def digest(self) -> str:
         """The digest of all that was read; ends the thread."""
