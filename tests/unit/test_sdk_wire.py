@@ -1,16 +1,25 @@
 """Against real sockets: what a transport of httpx2's would never show."""
 
 import logging
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from modelyard import Client, ConnectionFailed, UnexpectedAnswer, _http, _wire
-from modelyard._wire import Wire, WireFailed, WireUnusable
+from modelyard._wire import Piece, Span, Wire, WireFailed, WireUnusable
 
 from tests.servers.ports import free_port
 
@@ -308,3 +317,93 @@ def test_a_part_is_taken_from_a_server_that_tells_its_range_but_not_its_status()
             assert b"".join(pieces) == b"ok"
         with pytest.raises(UnexpectedAnswer), client._http.stream(store.url, range_=(3, 3)):
             pass
+
+
+# ── what is sent
+
+
+class Receiving(BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    server: "Receiver"
+
+    def do_PUT(self) -> None:
+        self.server.received.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+class Receiver(ThreadingHTTPServer):
+    received: list[bytes]
+
+    def handle_error(self, *_: object) -> None:
+        """A request that broke off."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key and certificate of 127.0.0.1, signed by itself."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + signed.public_bytes(Encoding.PEM)
+    )
+    return file
+
+
+@pytest.fixture(params=["http", "https"])
+def receiver(request: pytest.FixtureRequest, certificate: Path) -> Iterator[tuple[str, Receiver, Wire]]:
+    """An address, what it received, and a wire that trusts it."""
+    tls = ssl.create_default_context(cafile=str(certificate))
+    wire = Wire(tls, connections=1)
+    with Receiver(("127.0.0.1", 0), Receiving) as server:
+        server.received = []
+        if request.param == "https":
+            own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            own.load_cert_chain(certificate)
+            server.socket = own.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"{request.param}://127.0.0.1:{server.server_port}", server, wire
+        wire.close()
+        server.shutdown()
+
+
+def put(wire: Wire, url: str, body: list[Piece]) -> int:
+    headers = {"Content-Length": str(sum(map(len, body)))}
+    with wire.request("PUT", url, headers=headers, body=body, timeout=urllib3.Timeout(5)) as answer:
+        return answer.status
+
+
+def test_spans_of_a_file_are_sent_as_what_they_hold(
+    receiver: tuple[str, Receiver, Wire], tmp_path: Path
+) -> None:
+    url, server, wire = receiver
+    content = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as stream:
+        body = [b"front", Span(stream, 7, 2_000_000), Span(stream, 2_500_000, 1), memoryview(b"back")]
+        assert [put(wire, url, body), put(wire, url, body)] == [200, 200]
+    sent = b"front" + content[7:2_000_007] + content[2_500_000:2_500_001] + b"back"
+    assert server.received == [sent, sent]
+
+
+def test_a_file_that_became_shorter_is_a_broken_request(
+    receiver: tuple[str, Receiver, Wire], tmp_path: Path
+) -> None:
+    url, _, wire = receiver
+    (tmp_path / "file").write_bytes(b"short")
+    with (tmp_path / "file").open("rb") as stream, pytest.raises(WireFailed, match="shorter"):
+        put(wire, url, [Span(stream, 0, 6)])

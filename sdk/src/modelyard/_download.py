@@ -171,23 +171,19 @@ def _write(pieces: Iterator[bytes], read: Read, arriving: Mapping[str, Arriving]
     """Put what arrives to its places. Checked before it is written: an endless answer must not fill the disk."""
     arrived = _Bytes(pieces)
     for part in read.parts:
-        if len(part.places) == 1:
-            [(path, at)] = part.places
-            _write_part(arrived.take(part.length), arriving[path], at)
-        else:
-            content = list(arrived.take(part.length))  # at most READ_BYTES
+        done = 0
+        for piece in arrived.take(part.length):
             for path, at in part.places:
-                _write_part(iter(content), arriving[path], at)
+                _write_piece(piece, arriving[path], at + done)
+            done += len(piece)
     if arrived.goes_on():
         raise arriving[read.parts[-1].places[0][0]].damaged()
 
 
-def _write_part(pieces: Iterator[memoryview], file: Arriving, at: int) -> None:
+def _write_piece(piece: memoryview, file: Arriving, at: int) -> None:
     with file.open(at) as out:
-        for piece in pieces:
-            rest = piece
-            while rest:
-                rest = rest[out.write(rest) :]
+        while piece:
+            piece = piece[out.write(piece) :]
 
 
 class _Bytes:

@@ -24,7 +24,7 @@ from modelyard._config import Config
 from modelyard._errors import ApiError, ConnectionFailed, ModelyardError, UnexpectedAnswer, api_error
 from modelyard._parallel import WORKERS
 from modelyard._version import __version__
-from modelyard._wire import Answer, Wire, WireFailed, WireUnusable
+from modelyard._wire import Answer, Piece, Wire, WireFailed, WireUnusable
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.2
@@ -85,7 +85,7 @@ class Http:
     def put(
         self,
         url: str,
-        pieces: Iterable[bytes | memoryview],
+        pieces: Iterable[Piece],
         *,
         size: int,
         headers: Mapping[str, str],
@@ -112,7 +112,7 @@ class Http:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: Iterable[bytes | memoryview] | None,
+        body: Iterable[Piece] | None,
         wait_s: float,
     ) -> Iterator[Answer]:
         place = self._place(url)
@@ -136,7 +136,7 @@ class Http:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Iterable[bytes | memoryview] | None,
+        body: Iterable[Piece] | None,
         wait_s: float,
     ) -> Iterator[Answer]:
         if self._wire is None:

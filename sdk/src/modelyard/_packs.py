@@ -9,6 +9,7 @@ file consists of chunks that are there already. The registry says how to cut, fo
 """
 
 import hashlib
+import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from modelyard._errors import IntegrityError
 from modelyard._manifest import open_regular
+from modelyard._wire import Span
 
 if TYPE_CHECKING:
     from pyfastcdc import FastCDC
@@ -65,22 +67,20 @@ class Part:
     size: int
     digest: str
 
-    def pieces(self) -> Iterator[memoryview]:
-        """Each is good until the next is asked for. Raises IntegrityError if the file has become shorter."""
-        buffer, left = memoryview(bytearray(min(_PIECE, self.size))), self.size
+    def pieces(self) -> Iterator[Span]:
+        """Raises IntegrityError if the file has become shorter."""
+        end = self.offset + self.size
         with open_regular(self.source) as stream:
-            stream.seek(self.offset)
-            while left:
-                if not (count := _read_into(stream, buffer[:left])):
-                    raise changed(str(self.source))
-                yield buffer[:count]
-                left -= count
+            if os.fstat(stream.fileno()).st_size < end:
+                raise changed(str(self.source))
+            for at in range(self.offset, end, _PIECE):
+                yield Span(stream, at, min(_PIECE, end - at))
 
     def require_unchanged(self) -> None:
         """Raises IntegrityError if these are not the bytes that were hashed."""
         hasher = hashlib.sha256()
         for piece in self.pieces():
-            hasher.update(piece)
+            hasher.update(bytes(piece))
         if self.digest != f"sha256:{hasher.hexdigest()}":
             raise changed(str(self.source))
 

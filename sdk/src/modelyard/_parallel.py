@@ -1,7 +1,7 @@
 """Moving several things at once: a few threads that stop together, and one count of the bytes moved."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self, TypeVar
@@ -10,7 +10,7 @@ WORKERS = 4
 GRACE_S = 2.0
 
 T = TypeVar("T")
-Piece = TypeVar("Piece", bytes, memoryview)
+Piece = TypeVar("Piece", bound=Sized)
 Progress = Callable[[int, int], None]
 """Called with (bytes moved, bytes to move), never from two threads at once. The first number falls when something is
 retried, the second when bytes turn out to be there already."""

@@ -4,18 +4,22 @@ One request, one try: whoever asks decides about repeating. No redirect is follo
 """
 
 import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+import urllib3.connection
 from urllib3 import exceptions
 
 CHUNK = 1 << 20
+M = TypeVar("M", bound=urllib3.PoolManager)
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -42,12 +46,64 @@ class Answer:
     pieces: Iterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`size` bytes of an open file, from `offset` on: a piece of a body that plain HTTP sends without reading it."""
+
+    stream: BinaryIO
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bytes__(self) -> bytes:
+        """Raises OSError if the file has become shorter."""
+        self.stream.seek(self.offset)
+        content = self.stream.read(self.size)
+        _require_whole(len(content), self)
+        return content
+
+
+Piece = bytes | memoryview | Span
+
+
+class _SendsSpans:
+    """A connection whose `send` takes spans, too."""
+
+    sock: socket.socket
+
+    def send(self, piece: Any) -> None:
+        if not isinstance(piece, Span):
+            super().send(piece)  # type: ignore[misc]  # of the connection that this is mixed into
+        elif isinstance(self.sock, ssl.SSLSocket):
+            self.sock.sendall(bytes(piece))
+        else:
+            _require_whole(self.sock.sendfile(piece.stream, piece.offset, piece.size), piece)
+
+
+class _Connection(_SendsSpans, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _TlsConnection(_SendsSpans, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 class Wire:
     """Pooled connections; safe to use from several threads. `tls` is the SSL context for https."""
 
     def __init__(self, tls: ssl.SSLContext, *, connections: int) -> None:
         self._options: dict[str, Any] = {"ssl_context": tls, "maxsize": connections, "retries": False}
-        self._direct = urllib3.PoolManager(**self._options)
+        self._direct = _with_spans(urllib3.PoolManager(**self._options))
         self._proxied: dict[str, urllib3.ProxyManager] = {}
         self._lock = threading.Lock()
 
@@ -58,7 +114,7 @@ class Wire:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: Iterable[bytes | memoryview] | None,
+        body: Iterable[Piece] | None,
         timeout: urllib3.Timeout,
     ) -> Iterator[Answer]:
         """Raises WireFailed for anything but an answer, also while its pieces are read; WireUnusable before asking."""
@@ -106,7 +162,17 @@ class Wire:
         url = proxy if "://" in proxy else f"http://{proxy}"
         login = urllib3.util.parse_url(url).auth
         headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
-        return urllib3.ProxyManager(url, proxy_headers=headers, **self._options)
+        return _with_spans(urllib3.ProxyManager(url, proxy_headers=headers, **self._options))
+
+
+def _require_whole(count: int, span: Span) -> None:
+    if count < span.size:
+        raise OSError("the file has become shorter")
+
+
+def _with_spans(manager: M) -> M:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return manager
 
 
 def _check(url: str, headers: Mapping[str, str]) -> None:
