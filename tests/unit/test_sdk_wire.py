@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -407,3 +408,14 @@ def test_a_file_that_became_shorter_is_a_broken_request(
     (tmp_path / "file").write_bytes(b"short")
     with (tmp_path / "file").open("rb") as stream, pytest.raises(WireFailed, match="shorter"):
         put(wire, url, [Span(stream, 0, 6)])
+
+
+def test_a_span_needs_no_more_of_a_socket_than_that_it_sends(tmp_path: Path) -> None:
+    """TLS inside the TLS of a proxy is no socket of the system."""
+    (tmp_path / "file").write_bytes(b"content")
+    sent: list[bytes] = []
+    connection = _wire._TlsConnection("127.0.0.1")
+    connection.sock = SimpleNamespace(sendall=sent.append, close=lambda: None)
+    with (tmp_path / "file").open("rb") as stream:
+        connection.send(Span(stream, 1, 3))
+    assert sent == [b"ont"]

@@ -76,10 +76,10 @@ class _SendsSpans:
     def send(self, piece: Any) -> None:
         if not isinstance(piece, Span):
             super().send(piece)  # type: ignore[misc]  # of the connection that this is mixed into
-        elif isinstance(self.sock, ssl.SSLSocket):
-            self.sock.sendall(bytes(piece))
-        else:
+        elif type(self.sock) is socket.socket:
             _require_whole(self.sock.sendfile(piece.stream, piece.offset, piece.size), piece)
+        else:  # TLS of some kind, perhaps inside the TLS of a proxy, whose sockets have no sendfile
+            self.sock.sendall(bytes(piece))
 
 
 class _Connection(_SendsSpans, urllib3.connection.HTTPConnection):
