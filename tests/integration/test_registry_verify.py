@@ -70,7 +70,7 @@ def test_what_one_registry_reads_is_left_alone_by_the_others(
 
     def meanwhile(*given: object) -> object:
         others.append(verify_one(world))
-        return examine(*given)  # type: ignore[arg-type]
+        return examine(*given)  # type: ignore[arg-type]  # whatever it was called with
 
     monkeypatch.setattr(verify, "_examine", meanwhile)
     assert verify_one(world)
@@ -103,7 +103,7 @@ def test_a_claim_is_renewed_as_long_as_its_holder_reads(
 
     def slowly(reader: verify.PackReader, *given: object) -> Iterator[bytes | memoryview]:
         set_claim(world, datetime.now(UTC) - timedelta(seconds=1))
-        yield from read(reader, *given)  # type: ignore[arg-type]
+        yield from read(reader, *given)  # type: ignore[arg-type]  # whatever it was called with
         renewed.append(claimed_until(world) > datetime.now(UTC) + timedelta(seconds=HOUR / 2))
 
     monkeypatch.setattr(verify.PackReader, "read", slowly)
