@@ -1,6 +1,7 @@
 import hashlib
 import io
 import random
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -124,11 +125,27 @@ def test_the_sdk_and_the_registry_cut_alike() -> None:
     assert len(ours) > 1 + 36
 
 
-def test_what_is_cut_is_hashed_on_the_way() -> None:
+class SlowHash:
+    """Falls behind whoever reads."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.new("sha256")
+        self.hexdigest = self._hash.hexdigest
+
+    def update(self, piece: memoryview) -> None:
+        time.sleep(0.001)
+        self._hash.update(piece)
+
+
+def test_what_is_cut_is_hashed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers are used again, but not before what they hold was hashed."""
+    monkeypatch.setattr(_packs, "_WINDOW", 10_000)
+    digest = digest_of(CONTENT * 9)
+    monkeypatch.setattr(hashlib, "sha256", SlowHash)
     hashing = Hashing(io.BytesIO(CONTENT * 9))
     for _ in CUT.chunks(hashing, KnownChunks()):
         pass
-    assert (hashing.size, hashing.digest()) == (9 * len(CONTENT), digest_of(CONTENT * 9))
+    assert (hashing.size, hashing.digest()) == (9 * len(CONTENT), digest)
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 3 * 4096, len(CONTENT)])

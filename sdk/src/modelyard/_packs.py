@@ -33,7 +33,6 @@ PART = 32 << 20
 _ENTRY = struct.Struct(">32sI")
 _FORMAT = b"\x01"
 _MAX_KNOWN = 300_000
-_AHEAD = 8
 _PIECE = 256 << 10
 _READ = 1 << 20
 _WINDOW = 4 << 20
@@ -151,12 +150,17 @@ class Cutting:
 
 
 class _Window:
-    """What comes next in a stream: at least `ahead` bytes of it, or all that are left."""
+    """What comes next in a stream: at least `ahead` bytes of it, or all that are left.
+
+    Of two buffers one is cut while the other is still being hashed.
+    """
 
     def __init__(self, stream: "Hashing", ahead: int) -> None:
         self._stream = stream
         self._ahead = ahead
-        self._buffer = memoryview(bytearray(ahead + _WINDOW))
+        self._buffer, self._other = (memoryview(bytearray(ahead + _WINDOW)) for _ in range(2))
+        self._hashed: Future[None] | None = None
+        self._other_hashed: Future[None] | None = None
         self._start = self._end = 0
         self._is_over = False
 
@@ -169,14 +173,19 @@ class _Window:
         self._start += count
 
     def _refill(self) -> None:
-        kept = self._end - self._start
-        self._buffer[:kept] = self._buffer[self._start : self._end]
-        self._start, self._end = 0, kept
+        rest = self._buffer[self._start : self._end]
+        self._buffer, self._other = self._other, self._buffer
+        self._hashed, self._other_hashed = self._other_hashed, self._hashed
+        if self._hashed:
+            self._hashed.result()
+        self._buffer[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
         while self._end < len(self._buffer):
-            count = self._stream.readinto(self._buffer[self._end : self._end + _READ])
+            count, hashed = self._stream.readinto(self._buffer[self._end : self._end + _READ])
             if not count:
                 self._is_over = True
                 break
+            self._hashed = hashed
             self._end += count
 
 
@@ -267,17 +276,12 @@ class Hashing:
         self._stream = stream
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="modelyard-hash")
-        self._waiting: deque[Future[None]] = deque()
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Read into a buffer that is used again while the thread still hashes: a copy is hashed."""
+    def readinto(self, buffer: memoryview) -> "tuple[int, Future[None]]":
+        """Read into a buffer, and hash it there: it may change once the future is done. Returns the count first."""
         count = _read_into(self._stream, buffer)
-        if count:
-            self.size += count
-            self._waiting.append(self._thread.submit(self._hash.update, bytes(buffer[:count])))
-            if len(self._waiting) > _AHEAD:
-                self._waiting.popleft().result()
-        return count
+        self.size += count
+        return count, self._thread.submit(self._hash.update, buffer[:count])
 
     def parts(self, source: Path) -> Iterator[Part]:
         """All of `source`, which is what the stream reads, in parts of PART bytes."""
