@@ -4,16 +4,16 @@ from alembic import context
 from sqlalchemy import Connection
 
 from registry import migrate
+from registry.access_tables import TokenRow
 from registry.database import Database
 from registry.settings import Settings
-from registry.tables import Base
 
 
 def run(connection: Connection) -> None:
     """Run inside the transaction of `connection`: all of it happens, or nothing."""
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=TokenRow.metadata,
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",
     )

@@ -7,15 +7,28 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from anyio import to_thread
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
-from registry import __version__
+from registry import __version__, bootstrap
 from registry.background import Background
 from registry.database import Database
 from registry.events import Notifier
-from registry.http import deletions, errors, events, health, models, pointers, schemas, uploads, versions
-from registry.http.deps import authenticated
+from registry.http import (
+    deletions,
+    errors,
+    events,
+    health,
+    models,
+    pointers,
+    principals,
+    schemas,
+    tokens,
+    uploads,
+    versions,
+    workspaces,
+)
 from registry.http.strict import Gate
+from registry.identify import Identities
 from registry.settings import Settings
 from registry.sweep import Rules, sweep_in_background
 from registry.verify import verify_all
@@ -48,7 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
     sweeper = Background("sweeper", lambda stop: sweep(stopping=stop), interval_s=settings.sweep_interval_s)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        key = bootstrap.secret_key(settings)
+        token = settings.token.get_secret_value() if settings.token is not None else None
+        app.state.identities, app.state.key = Identities(database, key, token), key
+        await to_thread.run_sync(bootstrap.let_in, settings, database, key)
         notifier.start()
         verifier.start()
         sweeper.start()
@@ -84,6 +101,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, loopback_only=settings.token is None)
     errors.install(app)
     app.include_router(health.router)
-    for noun in (models, uploads, versions, deletions, pointers, events):
-        app.include_router(noun.router, dependencies=[Depends(authenticated)])
+    for noun in (models, uploads, versions, deletions, pointers, events, tokens, principals, workspaces):
+        app.include_router(noun.router)
     return app

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
+from registry.access import Caller, Permission
 from registry.contents import Segment, segments_of
 from registry.database import ReadSession, WriteSession
 from registry.domain import (
@@ -132,14 +133,16 @@ class StoredVersion:
     blobs: Mapping[int, StoredBlob]
 
 
-def model(session: Session, name: str) -> Model:
+def model(session: Session, caller: Caller, name: str) -> Model:
     """One model. Raises ModelNotFound."""
-    return _models(session, [_model_row(session, name)])[0]
+    return _models(session, [model_row(session, caller, name)])[0]
 
 
-def models(session: Session, *, search: str = "", limit: int, after: str | None = None) -> Page[Model]:
-    """Models whose name contains `search`, by name."""
-    query = sa.select(ModelRow).order_by(ModelRow.name)
+def models(
+    session: Session, caller: Caller, *, search: str = "", limit: int, after: str | None = None
+) -> Page[Model]:
+    """Models that the caller may read, whose name contains `search`, by name."""
+    query = sa.select(ModelRow).where(caller.sees_models()).order_by(ModelRow.name)
     if search:
         query = query.where(ModelRow.name.contains(search, autoescape=True))
     if after is not None:
@@ -148,17 +151,23 @@ def models(session: Session, *, search: str = "", limit: int, after: str | None 
     return Page(_models(session, rows), following)
 
 
-def version(session: Session, name: str, number: int) -> Version:
+def version(session: Session, caller: Caller, name: str, number: int) -> Version:
     """One version. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     return _versions(session, owner, [version_row(session, owner, number)])[0]
 
 
 def versions(
-    session: Session, name: str, *, deleted: bool = False, limit: int, after: str | None = None
+    session: Session,
+    caller: Caller,
+    name: str,
+    *,
+    deleted: bool = False,
+    limit: int,
+    after: str | None = None,
 ) -> Page[Version]:
     """Versions of a model, or those of them that were deleted, newest first. Raises ModelNotFound."""
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     query = sa.select(VersionRow).where(VersionRow.model_id == owner.id).order_by(VersionRow.number.desc())
     query = query.where(VersionRow.deleted_at.is_not(None) if deleted else VersionRow.deleted_at.is_(None))
     if after is not None:
@@ -167,9 +176,9 @@ def versions(
     return Page(_versions(session, owner, rows), following)
 
 
-def pointer(session: Session, name: str, pointer_name: str) -> Pointer:
+def pointer(session: Session, caller: Caller, name: str, pointer_name: str) -> Pointer:
     """One pointer. Raises ModelNotFound, InvalidName or PointerNotFound."""
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     check_pointer_name(pointer_name)
     row = session.get(PointerRow, (owner.id, pointer_name))
     if row is None:
@@ -177,16 +186,22 @@ def pointer(session: Session, name: str, pointer_name: str) -> Pointer:
     return pointer_of(name, row)
 
 
-def pointers(session: Session, name: str) -> Sequence[Pointer]:
+def pointers(session: Session, caller: Caller, name: str) -> Sequence[Pointer]:
     """All pointers of a model, stages first. Raises ModelNotFound."""
-    return model(session, name).pointers
+    return model(session, caller, name).pointers
 
 
 def history(
-    session: Session, name: str, *, pointer_name: str | None = None, limit: int, after: str | None = None
+    session: Session,
+    caller: Caller,
+    name: str,
+    *,
+    pointer_name: str | None = None,
+    limit: int,
+    after: str | None = None,
 ) -> Page[Move]:
     """Moves of one pointer or of all, newest first. Raises ModelNotFound."""
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     newest_first = (MoveRow.at.desc(), MoveRow.pointer.desc(), MoveRow.generation.desc())
     query = sa.select(MoveRow).where(MoveRow.model_id == owner.id).order_by(*newest_first)
     if pointer_name is not None:
@@ -203,12 +218,14 @@ def history(
     return Page([_move_of(name, row) for row in rows], following)
 
 
-def stored_version(session: Session, name: str, number: int, path: str | None = None) -> StoredVersion:
+def stored_version(
+    session: Session, caller: Caller, name: str, number: int, path: str | None = None
+) -> StoredVersion:
     """The files of a version (or only `path`) and where their bytes are.
 
     Raises ModelNotFound, VersionNotFound, VersionDeleted or FileNotFound.
     """
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     version_row(session, owner, number)
     query = _files_query().where(FileRow.model_id == owner.id, FileRow.number == number)
     if path is not None:
@@ -221,9 +238,9 @@ def stored_version(session: Session, name: str, number: int, path: str | None = 
     return StoredVersion(files, {row.id: StoredBlob(row.digest, row.size, row.key) for row in rows})
 
 
-def stored_blob(session: Session, name: str, number: int, digest: str) -> StoredBlob:
+def stored_blob(session: Session, caller: Caller, name: str, number: int, digest: str) -> StoredBlob:
     """One blob that files of this version need. Raises as `stored_version` does."""
-    owner = _model_row(session, name)
+    owner = model_row(session, caller, name)
     version_row(session, owner, number)
     query = (
         sa.select(BlobRow)
@@ -235,6 +252,19 @@ def stored_blob(session: Session, name: str, number: int, digest: str) -> Stored
     if row is None:
         raise FileNotFound(f"Version {number} of {name!r} has no such blob.")
     return StoredBlob(row.digest, row.size, row.key)
+
+
+def model_row(session: Session, caller: Caller, name: str, *, lock: bool = False) -> ModelRow:
+    """A model of the caller's workspace: the only place that looks one up by name. Raises ModelNotFound.
+
+    Whoever changes anything of a model locks it first: all changes of one model queue here.
+    """
+    check_model_name(name)
+    query = sa.select(ModelRow).where(ModelRow.workspace_id == caller.workspace_id, ModelRow.name == name)
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None or not caller.permits(Permission.READ, name):
+        raise ModelNotFound(name)
+    return row
 
 
 def version_row(session: Session, owner: ModelRow, number: int) -> VersionRow:
@@ -250,14 +280,6 @@ def version_row(session: Session, owner: ModelRow, number: int) -> VersionRow:
 def pointer_of(name: str, row: PointerRow) -> Pointer:
     kind: PointerKind = "stage" if row.kind == "stage" else "alias"
     return Pointer(name, row.name, kind, row.number, row.generation, row.moved_at, row.moved_by)
-
-
-def _model_row(session: Session, name: str) -> ModelRow:
-    check_model_name(name)
-    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name))
-    if row is None:
-        raise ModelNotFound(name)
-    return row
 
 
 def _models(session: Session, rows: Sequence[ModelRow]) -> list[Model]:

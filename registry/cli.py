@@ -35,6 +35,7 @@ def main() -> None:
 )
 def serve(run_migrations: bool, **overrides: Any) -> None:
     """Serve the API until stopped."""
+    from registry.bootstrap import NotConfigured
     from registry.server import AddressInUse
     from registry.server import serve as run
 
@@ -45,7 +46,7 @@ def serve(run_migrations: bool, **overrides: Any) -> None:
         _migrate(settings)
     try:
         run(settings)
-    except (AddressInUse, StorageError) as error:
+    except (AddressInUse, NotConfigured, StorageError) as error:
         _fail(str(error))
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.access import Caller
 from registry.database import ReadSession, WriteSession
-from registry.tables import BlobRow, ContentBlobRow, ContentRow, FileRow, VersionRow
+from registry.tables import BlobRow, ContentBlobRow, ContentRow, FileRow, ModelRow, VersionRow
 from storage import BlobStore
 
 LAYOUT = 1
@@ -83,7 +84,7 @@ def digest(pieces: Iterator[bytes | memoryview]) -> tuple[str, int]:
     return f"sha256:{hasher.hexdigest()}", size
 
 
-def reusable(session: Session, digests: Sequence[str]) -> dict[str, ContentRow]:
+def reusable(session: Session, caller: Caller, digests: Sequence[str]) -> dict[str, ContentRow]:
     """Sound contents with these digests in versions that the caller may read: their bytes need not be sent again.
 
     Nobody learns here that bytes exist which are somebody else's: what a caller may not read is not found.
@@ -95,6 +96,8 @@ def reusable(session: Session, digests: Sequence[str]) -> dict[str, ContentRow]:
             VersionRow,
             sa.and_(VersionRow.model_id == FileRow.model_id, VersionRow.number == FileRow.number),
         )
+        .join(ModelRow, ModelRow.id == VersionRow.model_id)
+        .where(caller.sees_models())
         .where(ContentRow.digest.in_(digests), VersionRow.deleted_at.is_(None), is_sound())
     )
     return {content.digest: content for content in session.scalars(query)}

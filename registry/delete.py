@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from registry import browse, events
-from registry.browse import version_row
+from registry.access import Caller
+from registry.browse import model_row, version_row
 from registry.database import WriteSession, utc_now
-from registry.errors import ModelNotFound, VersionInUse, VersionNotFound, VersionPurged
+from registry.errors import VersionInUse, VersionNotFound, VersionPurged
 from registry.tables import ModelRow, PointerRow, VersionRow
 
 
@@ -32,15 +33,15 @@ class Deletion:
     purged_at: datetime | None
 
 
-def delete(session: WriteSession, model: str, number: int, *, actor: str, window_s: float) -> Deletion:
+def delete(session: WriteSession, caller: Caller, model: str, number: int, *, window_s: float) -> Deletion:
     """Delete a version; for `window_s` seconds it can be restored. Raises ModelNotFound, VersionNotFound or VersionInUse."""
-    owner, version = _locked(session, model, number)
+    owner, version = _locked(session, caller, model, number)
     if version.deleted_at is None:
         _require_free(session, owner, version)
         version.deleted_at = session.scalars(sa.select(utc_now())).one()
-        version.deleted_by = actor
+        version.deleted_by = caller.name
         session.flush()
-        events.record(session, "version.deleted", model, {"number": number, "actor": actor})
+        events.record(session, owner, "version.deleted", {"number": number, "actor": caller.name})
     assert version.deleted_at is not None  # noqa: S101 - mypy forgets it across the flush
     return Deletion(
         model=model,
@@ -52,9 +53,11 @@ def delete(session: WriteSession, model: str, number: int, *, actor: str, window
     )
 
 
-def restore(session: WriteSession, model: str, number: int, *, actor: str, window_s: float) -> browse.Version:
+def restore(
+    session: WriteSession, caller: Caller, model: str, number: int, *, window_s: float
+) -> browse.Version:
     """Undo a deletion that is at most `window_s` seconds old. Raises ModelNotFound, VersionNotFound or VersionPurged."""
-    _, version = _locked(session, model, number)
+    owner, version = _locked(session, caller, model, number)
     if version.deleted_at is not None:
         ends = version.deleted_at + timedelta(seconds=window_s)
         if version.purged_at is not None or ends <= session.scalars(sa.select(utc_now())).one():
@@ -63,38 +66,36 @@ def restore(session: WriteSession, model: str, number: int, *, actor: str, windo
             )
         version.deleted_at = version.deleted_by = None
         session.flush()
-        events.record(session, "version.restored", model, {"number": number, "actor": actor})
-    return browse.version(session, model, number)
+        events.record(session, owner, "version.restored", {"number": number, "actor": caller.name})
+    return browse.version(session, caller, model, number)
 
 
-def hold(session: WriteSession, model: str, number: int, *, reason: str, actor: str) -> browse.Version:
+def hold(session: WriteSession, caller: Caller, model: str, number: int, *, reason: str) -> browse.Version:
     """Forbid to delete a version, saying why. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
-    return _set_hold(session, model, number, reason, {"reason": reason, "actor": actor})
+    return _set_hold(session, caller, model, number, reason, {"reason": reason})
 
 
-def release(session: WriteSession, model: str, number: int, *, actor: str) -> browse.Version:
+def release(session: WriteSession, caller: Caller, model: str, number: int) -> browse.Version:
     """End a legal hold, if there is one. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
-    return _set_hold(session, model, number, None, {"actor": actor})
+    return _set_hold(session, caller, model, number, None, {})
 
 
 def _set_hold(
-    session: WriteSession, model: str, number: int, reason: str | None, told: dict[str, str]
+    session: WriteSession, caller: Caller, model: str, number: int, reason: str | None, told: dict[str, str]
 ) -> browse.Version:
-    owner, _ = _locked(session, model, number)
+    owner, _ = _locked(session, caller, model, number)
     version = version_row(session, owner, number)
     if version.legal_hold != reason:
         version.legal_hold = reason
         session.flush()
         kind = "version.held" if reason is not None else "version.released"
-        events.record(session, kind, model, {"number": number, **told})
-    return browse.version(session, model, number)
+        events.record(session, owner, kind, {"number": number, **told, "actor": caller.name})
+    return browse.version(session, caller, model, number)
 
 
-def _locked(session: WriteSession, model: str, number: int) -> tuple[ModelRow, VersionRow]:
+def _locked(session: WriteSession, caller: Caller, model: str, number: int) -> tuple[ModelRow, VersionRow]:
     """The model's row, then the version's: the sweep, which purges, must not be half-way through with it."""
-    owner = session.scalar(sa.select(ModelRow).where(ModelRow.name == model).with_for_update())
-    if owner is None:
-        raise ModelNotFound(model)
+    owner = model_row(session, caller, model, lock=True)
     version = session.get(VersionRow, (owner.id, number), with_for_update=True)
     if version is None:
         raise VersionNotFound(model, number)

@@ -43,7 +43,10 @@ DATATYPES = frozenset(
 )
 """Tensor datatypes of the Open Inference Protocol V2."""
 
+WORKSPACE_NAME = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?"
+
 _MODEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?", re.ASCII)
+_PRINCIPAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}", re.ASCII)
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 # "v3" would read like a version number, "latest" like a promise that nobody keeps, "Production" like the stage.
@@ -112,6 +115,25 @@ def check_model_name(name: str) -> str:
         raise InvalidName(
             "A model name has 1 to 128 letters, digits, dots, hyphens and underscores, "
             "and starts and ends with a letter or digit."
+        )
+    return name
+
+
+def check_workspace_name(name: str) -> str:
+    """Return `name`, or raise InvalidName."""
+    if not re.fullmatch(WORKSPACE_NAME, name, re.ASCII):
+        raise InvalidName(
+            "A workspace name has 1 to 64 lower-case letters, digits and hyphens, and starts and ends with a letter or digit."
+        )
+    return name
+
+
+def check_principal_name(name: str) -> str:
+    """Return the name of a person, robot or group, or raise InvalidName."""
+    if not _PRINCIPAL_NAME.fullmatch(name):
+        raise InvalidName(
+            "The name of a person, robot or group has 1 to 128 letters, digits and any of . _ @ + -, and starts with a "
+            "letter or digit."
         )
     return name
 

@@ -11,10 +11,12 @@ RegistryError
 │   ├── DigestMismatch      received bytes do not have the digest that was announced
 │   └── SizeMismatch        received bytes do not have the size that was announced
 ├── Unauthorized            no token, or not a valid one
+├── Forbidden               may be seen, but not done, by this caller
 ├── NotFound                absent, or not for this caller
 │   ├── ModelNotFound  VersionNotFound  FileNotFound  PointerNotFound  UploadNotFound
+│   ├── WorkspaceNotFound  PrincipalNotFound  GroupNotFound  GrantNotFound  TokenNotFound
 ├── Conflict                right in itself, but not now
-│   ├── ModelExists
+│   ├── ModelExists  NameTaken
 │   ├── GenerationConflict  the pointer moved since the caller looked
 │   ├── NothingToRollBack   the pointer has no earlier holder
 │   ├── UploadIncomplete    the version names bytes that have not arrived
@@ -22,11 +24,13 @@ RegistryError
 │   ├── VersionInUse        a pointer or a legal hold forbids to delete the version
 │   ├── VersionUnverified   its bytes are still being checked; ask again in a moment
 │   ├── VersionDamaged      its bytes are not what they should be
-│   └── VersionPurged       deleted for good: the restore window is over
+│   ├── VersionPurged       deleted for good: the restore window is over
+│   └── QuotaExceeded       the workspace has as many versions or bytes as it may have
 ├── IdempotencyMismatch     the same idempotency key with another request
 ├── Gone
 │   ├── UploadExpired
 │   └── VersionDeleted      deleted; it may still be restored
+├── TooManyRequests         more requests a minute than the workspace allows
 └── Unavailable             try again later
     ├── StoreUnavailable
     └── DatabaseUnavailable
@@ -85,8 +89,46 @@ class Unauthorized(RegistryError):
     code = "unauthorized"
 
 
+class Forbidden(RegistryError):
+    code = "forbidden"
+
+
 class NotFound(RegistryError):
     code = "not_found"
+
+
+class WorkspaceNotFound(NotFound):
+    code = "workspace_not_found"
+
+    def __init__(self, workspace: str) -> None:
+        super().__init__(
+            f"There is no workspace {workspace!r}, or you have been given no rights in it. Its admins can give you some."
+        )
+
+
+class PrincipalNotFound(NotFound):
+    code = "principal_not_found"
+
+
+class GroupNotFound(NotFound):
+    code = "group_not_found"
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"There is no group {group!r} in this workspace.")
+
+
+class GrantNotFound(NotFound):
+    code = "grant_not_found"
+
+    def __init__(self, grant: int) -> None:
+        super().__init__(f"There is no grant {grant} in this workspace.")
+
+
+class TokenNotFound(NotFound):
+    code = "token_not_found"
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"There is no token {token_id!r} that is yours to revoke.")
 
 
 class ModelNotFound(NotFound):
@@ -124,6 +166,14 @@ class Conflict(RegistryError):
 
 class ModelExists(Conflict):
     code = "model_exists"
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+
+
+class QuotaExceeded(Conflict):
+    code = "quota_exceeded"
 
 
 class GenerationConflict(Conflict):
@@ -203,6 +253,16 @@ class VersionDeleted(Gone):
         super().__init__(
             f"Version {number} of {model!r} was deleted. Restore it while the restore window is open."
         )
+
+
+class TooManyRequests(RegistryError):
+    """`retry_after_s` says when to try again."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(RegistryError):

@@ -13,11 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 from anyio import to_thread
 
+from registry.access import Caller
 from registry.database import Database, ReadSession, WriteSession
-from registry.tables import EventRow, FeedRow
+from registry.tables import EventRow, FeedRow, ModelRow
 
 
-def record(session: WriteSession, kind: str, model: str, data: dict[str, Any]) -> int:
+def record(session: WriteSession, model: ModelRow, kind: str, data: dict[str, Any]) -> int:
     """Add an event to the feed and return its revision.
 
     The feed's row stays locked until the commit, so that a watcher which has seen revision n can never be shown n - 1
@@ -28,7 +29,9 @@ def record(session: WriteSession, kind: str, model: str, data: dict[str, Any]) -
     )
     if revision is None:
         raise RuntimeError("the feed table has lost its row; run `modelyard-registry migrate`")
-    session.add(EventRow(revision=revision, kind=kind, model=model, data=data))
+    session.add(
+        EventRow(revision=revision, kind=kind, workspace_id=model.workspace_id, model=model.name, data=data)
+    )
     session.info["revision"] = revision
     return revision
 
@@ -39,11 +42,14 @@ def latest_revision(session: ReadSession) -> int:
 
 
 def events_since(
-    session: ReadSession, since: int, models: Collection[str], limit: int
+    session: ReadSession, caller: Caller, since: int, models: Collection[str], limit: int
 ) -> tuple[int, Sequence[EventRow]]:
-    """Events after revision `since`, oldest first, and the revision to ask from next time."""
+    """Events of models that the caller may read after revision `since`, oldest first, and the revision to ask from next time."""
     latest = latest_revision(session)
-    query = sa.select(EventRow).where(EventRow.revision > since).order_by(EventRow.revision).limit(limit)
+    columns = EventRow.__table__.c
+    readable = caller.sees(columns.workspace_id, columns.model)
+    newer = sa.select(EventRow).where(EventRow.revision > since, readable)
+    query = newer.order_by(EventRow.revision).limit(limit)
     if models:
         query = query.where(EventRow.model.in_(models))
     events = session.scalars(query).all()

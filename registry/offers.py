@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry import contents
+from registry.access import Caller
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
 from registry.seal import AT_ONCE, unavailable
 from registry.tables import BlobRow, ContentRow, FileRow, LeaseRow, ModelRow, UploadRow, VersionRow
@@ -43,12 +44,12 @@ class Base:
     chunks: bytes
 
 
-def bases(session: Session, model: str) -> Sequence[ContentRow]:
+def bases(session: Session, caller: Caller, model: str) -> Sequence[ContentRow]:
     """Large files of the newest versions of this model, as many as there is room for in one answer."""
     newest = (
         sa.select(VersionRow.model_id, VersionRow.number)
         .join(ModelRow, ModelRow.id == VersionRow.model_id)
-        .where(ModelRow.name == model, VersionRow.deleted_at.is_(None))
+        .where(caller.sees_models(), ModelRow.name == model, VersionRow.deleted_at.is_(None))
         .order_by(VersionRow.number.desc())
         .limit(_BASE_VERSIONS)
         .subquery()
@@ -72,7 +73,9 @@ def base_of(content: ContentRow, blobs: Mapping[int, BlobRow]) -> Base:
     return Base(segments, content.chunks or b"")
 
 
-def worth_hashing(session: Session, unhashed: Sequence[Unhashed], known: Collection[ContentRow]) -> list[str]:
+def worth_hashing(
+    session: Session, caller: Caller, unhashed: Sequence[Unhashed], known: Collection[ContentRow]
+) -> list[str]:
     """Unhashed files for which some readable file of that size exists that is none of the bases `known`.
 
     The others are new, or their chunks will show that they are not.
@@ -84,7 +87,9 @@ def worth_hashing(session: Session, unhashed: Sequence[Unhashed], known: Collect
             VersionRow,
             sa.and_(VersionRow.model_id == FileRow.model_id, VersionRow.number == FileRow.number),
         )
+        .join(ModelRow, ModelRow.id == VersionRow.model_id)
         .where(
+            caller.sees_models(),
             ContentRow.size.in_({each.size for each in unhashed}),
             ContentRow.id.not_in([content.id for content in known]),
             VersionRow.deleted_at.is_(None),
@@ -103,6 +108,7 @@ def unfinished(session: Session, upload: UploadRow, digests: Collection[str]) ->
             BlobRow.digest.in_(digests),
             BlobRow.state != "condemned",
             ~BlobRow.damaged,
+            UploadRow.workspace_id == upload.workspace_id,
             UploadRow.model == upload.model,
             UploadRow.created_by == upload.created_by,
             UploadRow.id != upload.id,

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
 from registry import events
-from registry.browse import pointer_of, version_row
+from registry.access import Caller
+from registry.browse import model_row, pointer_of, version_row
 from registry.database import WriteSession, utc_now
 from registry.domain import (
     POINTER_STAGES,
@@ -28,13 +29,12 @@ from registry.domain import (
 )
 from registry.errors import (
     GenerationConflict,
-    ModelNotFound,
     NothingToRollBack,
     PointerNotFound,
     VersionDamaged,
     VersionUnverified,
 )
-from registry.tables import ContentRow, FileRow, ModelRow, MoveRow, PointerRow, VersionRow
+from registry.tables import ContentRow, FileRow, MoveRow, PointerRow, VersionRow
 
 NO_MOVE_BEFORE = "sha256:" + "0" * 64
 """The `previous_digest` of a pointer's first move."""
@@ -42,12 +42,12 @@ NO_MOVE_BEFORE = "sha256:" + "0" * 64
 
 def promote(
     session: WriteSession,
+    caller: Caller,
     model: str,
     number: int,
     to: str,
     *,
     expected_generation: int | None = None,
-    actor: str,
     reason: str = "",
 ) -> Promotion:
     """Give version `number` the stage or alias `to`.
@@ -55,7 +55,7 @@ def promote(
     Raises ModelNotFound, VersionNotFound, VersionDeleted, VersionUnverified, VersionDamaged, InvalidName, or
     GenerationConflict when the pointer is not at `expected_generation` (0: it was never used).
     """
-    moves = _Moves(session, model, actor, reason)
+    moves = _Moves(session, caller, model, reason)
     version = moves.version(number)
     if to in ("none", "archived"):
         return _leave_stage(moves, version, to, expected_generation)
@@ -72,11 +72,11 @@ def promote(
 
 def roll_back(
     session: WriteSession,
+    caller: Caller,
     model: str,
     pointer_name: str,
     *,
     expected_generation: int | None = None,
-    actor: str,
     reason: str = "",
 ) -> Promotion:
     """Return a pointer to the version that it held before the last promotion.
@@ -84,7 +84,7 @@ def roll_back(
     Repeated, it goes further back; it never returns to a version that was rolled back from.
     Raises ModelNotFound, PointerNotFound, GenerationConflict or NothingToRollBack.
     """
-    moves = _Moves(session, model, actor, reason)
+    moves = _Moves(session, caller, model, reason)
     check_pointer_name(pointer_name)
     pointer = moves.pointer(pointer_name)
     if pointer is None:
@@ -101,15 +101,15 @@ def roll_back(
 
 def remove(
     session: WriteSession,
+    caller: Caller,
     model: str,
     pointer_name: str,
     *,
     expected_generation: int | None = None,
-    actor: str,
     reason: str = "",
 ) -> Promotion:
     """Let a pointer hold nothing. It keeps its generation and history. Raises as `roll_back` does."""
-    moves = _Moves(session, model, actor, reason)
+    moves = _Moves(session, caller, model, reason)
     check_pointer_name(pointer_name)
     pointer = moves.pointer(pointer_name)
     if pointer is None:
@@ -157,15 +157,12 @@ def _expect(name: str, pointer: PointerRow | None, expected: int | None) -> None
 class _Moves:
     """The pointers of one model, locked for the rest of the transaction, and the writing of their history."""
 
-    def __init__(self, session: WriteSession, model: str, actor: str, reason: str) -> None:
+    def __init__(self, session: WriteSession, caller: Caller, model: str, reason: str) -> None:
         self._session = session
-        self._actor = actor
+        self._caller = caller
         self._reason = reason
         self._revision: int | None = None
-        row = session.scalar(sa.select(ModelRow).where(ModelRow.name == model).with_for_update())
-        if row is None:
-            raise ModelNotFound(model)
-        self._model = row
+        self._model = model_row(session, caller, model, lock=True)
 
     def version(self, number: int) -> VersionRow:
         return version_row(self._session, self._model, number)
@@ -221,7 +218,7 @@ class _Moves:
             from_number=pointer.number if pointer is not None else None,
             to_number=to,
             kind=kind,
-            actor=self._actor,
+            actor=self._caller.name,
             reason=self._reason,
             at=self._session.scalars(sa.select(utc_now())).one(),
             previous_digest=before.digest if before is not None else NO_MOVE_BEFORE,
@@ -237,7 +234,7 @@ class _Moves:
         return pointer
 
     def announce(self, kind: str, data: dict[str, object]) -> None:
-        self._revision = events.record(self._session, kind, self._model.name, data)
+        self._revision = events.record(self._session, self._model, kind, data)
 
     def outcome(self, number: int | None, pointer: PointerRow | None) -> Promotion:
         stage = None

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from registry import browse, contents, events, seal, uploads, verify
+from registry import browse, contents, events, seal, uploads, verify, workspaces
+from registry.access import Caller, Permission, require
 from registry.contents import Segment
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
 from registry.domain import Facts, File, check_facts, check_files, check_model_name, manifest_digest
@@ -56,29 +57,29 @@ class _Content:
     verified: bool = False
 
 
-def create_model(session: WriteSession, name: str, description: str) -> None:
+def create_model(session: WriteSession, caller: Caller, name: str, description: str) -> None:
     """Create a model without versions. Raises InvalidName or ModelExists."""
     check_model_name(name)
-    if session.scalar(sa.select(ModelRow.id).where(ModelRow.name == name)) is not None:
-        raise ModelExists(f"There is a model {name!r} already.")
+    require(caller, Permission.PUBLISH, name)
+    model = ModelRow(workspace_id=caller.workspace_id, name=name, description=description)
     try:
-        session.add(ModelRow(name=name, description=description))
+        session.add(model)
         session.flush()
-    except sa.exc.IntegrityError as error:  # somebody else was faster
+    except sa.exc.IntegrityError as error:
         raise ModelExists(f"There is a model {name!r} already.") from error
-    events.record(session, "model.created", name, {})
+    events.record(session, model, "model.created", {})
 
 
 def commit(
     database: Database,
     store: BlobStore,
+    caller: Caller,
     model: str,
     upload_id: str,
     files: Sequence[File],
     stretches: Mapping[str, Sequence[Stretch]],
     facts: Facts,
     *,
-    actor: str,
     verify_bytes: int,
 ) -> tuple[browse.Version, bool]:
     """Make the uploaded files a version of `model`, and the model if need be.
@@ -95,45 +96,46 @@ def commit(
     if sum(map(len, stretches.values())) > MAX_SEGMENTS:
         raise InvalidFiles(f"A version has at most {MAX_SEGMENTS} segments.")
     with database.read() as session:
-        if (done := _committed(session, model, upload_id, files)) is not None:
+        if (done := _committed(session, caller, model, upload_id, files)) is not None:
             return done, False
-        if uploads.open_upload(session, upload_id).model != model:
+        if uploads.open_upload(session, caller, upload_id).model != model:
             raise UploadNotFound(f"Model {model!r} has no such upload.")
         # Only what this version is made of: other uploads of the same caller may still be bringing the rest.
         needed = {file.digest for file in files} | {s[0] for path in stretches for s in stretches[path]}
         brought = [b for b in uploads.blobs_of_upload(session, upload_id) if b.digest in needed]
     live = seal.seal(database, store, brought)
     with database.read() as session:
-        placed = _place(session, files, stretches, [blob for blob in brought if blob.id in live])
+        placed = _place(session, caller, files, stretches, [blob for blob in brought if blob.id in live])
         keys = contents.keys_of(session, [s for content in placed for s in content.segments])
     placed = _verified(store, keys, placed, verify_bytes)
     failpoint("commit.before")
     with database.write() as session:
-        insert_or_ignore(session, ModelRow, {"name": model})
-        owner = session.scalars(sa.select(ModelRow).where(ModelRow.name == model).with_for_update()).one()
-        if (done := _committed(session, model, upload_id, files)) is not None:
+        insert_or_ignore(session, ModelRow, {"workspace_id": caller.workspace_id, "name": model})
+        owner = browse.model_row(session, caller, model, lock=True)
+        if (done := _committed(session, caller, model, upload_id, files)) is not None:
             return done, False
-        uploads.open_upload(session, upload_id)
+        uploads.open_upload(session, caller, upload_id)
         _require_live(session, placed)
         number = owner.next_number
         owner.next_number = number + 1
         digest = manifest_digest(files)
-        session.add(_version_row(owner.id, number, upload_id, digest, facts, actor))
+        session.add(_version_row(owner.id, number, upload_id, digest, facts, caller.name))
         session.flush()
         _add_files(session, owner.id, number, placed)
         session.execute(sa.delete(LeaseRow).where(LeaseRow.upload_id == upload_id))
-        events.record(session, "version.created", model, {"number": number, "digest": digest})
-        return browse.version(session, model, number), True
+        workspaces.count(session, caller, versions=1, bytes_=sum(file.size for file in files))
+        events.record(session, owner, "version.created", {"number": number, "digest": digest})
+        return browse.version(session, caller, model, number), True
 
 
 def _committed(
-    session: browse.Session, model: str, upload_id: str, files: Sequence[File]
+    session: browse.Session, caller: Caller, model: str, upload_id: str, files: Sequence[File]
 ) -> browse.Version | None:
     """The version that this upload became. Raises UploadUsed if it is another one than is asked for now."""
     query = (
         sa.select(VersionRow, ModelRow)
         .join(ModelRow, ModelRow.id == VersionRow.model_id)
-        .where(VersionRow.upload_id == upload_id)
+        .where(VersionRow.upload_id == upload_id, ModelRow.workspace_id == caller.workspace_id)
     )
     found = session.execute(query).first()
     if found is None:
@@ -141,18 +143,19 @@ def _committed(
     version, owner = found
     if (owner.name, version.manifest_digest) != (model, manifest_digest(files)):
         raise UploadUsed("This upload became another version already. Start a new one.")
-    return browse.version(session, model, version.number)
+    return browse.version(session, caller, model, version.number)
 
 
 def _place(
     session: ReadSession,
+    caller: Caller,
     files: Sequence[File],
     stretches: Mapping[str, Sequence[Stretch]],
     brought: Sequence[BlobRow],
 ) -> list[_Content]:
     """Where the bytes of each file are. Raises UploadIncomplete or InvalidInput."""
     blobs = {blob.digest: blob for blob in brought}
-    known = contents.reusable(session, [file.digest for file in files])
+    known = contents.reusable(session, caller, [file.digest for file in files])
     missing = {s[0] for path in stretches for s in stretches[path]} - blobs.keys()
     found = {}
     for file in files:

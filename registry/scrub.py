@@ -212,7 +212,7 @@ class _Scrub:
         elif content.damaged:
             self._found.healed += 1
         with self._database.read() as session:
-            self._versions |= {f"{m}/{n}" for m, n in _versions_of(session, content.id) if not sound}
+            self._versions |= {f"{m.name}/{n}" for m, n in _versions_of(session, content.id) if not sound}
         if self._rules.apply:
             self._settle(content, sound=sound)
 
@@ -231,8 +231,9 @@ class _Scrub:
             content.damaged = damaged
         session.flush()
         kind = "version.damaged" if damaged else "version.verified"
-        for model, number in sorted({each for c in affected for each in _versions_of(session, c.id)}):
-            events.record(session, kind, model, {"number": number})
+        versions = {each for content in affected for each in _versions_of(session, content.id)}
+        for model, number in sorted(versions, key=lambda each: (each[0].id, each[1])):
+            events.record(session, model, kind, {"number": number})
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
@@ -268,9 +269,9 @@ def _blobs_to_read(before: datetime) -> sa.Select[Any]:
     return sa.select(BlobRow).where(BlobRow.state == "live", sa.or_(stale, unused))
 
 
-def _versions_of(session: Any, content: int) -> list[tuple[str, int]]:
+def _versions_of(session: Any, content: int) -> list[tuple[ModelRow, int]]:
     query = (
-        sa.select(ModelRow.name, FileRow.number)
+        sa.select(ModelRow, FileRow.number)
         .join(FileRow, FileRow.model_id == ModelRow.id)
         .join(
             VersionRow,

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """With nothing set: SQLite and disk under ~/.modelyard, on loopback, open to whoever is on this machine."""
+    """With nothing set: SQLite and disk under ~/.modelyard, on loopback, with a token for this user in local.json."""
 
     model_config = SettingsConfigDict(env_prefix="MODELYARD_REGISTRY_", extra="forbid", populate_by_name=True)
 
@@ -24,7 +24,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(7070, ge=0, le=65535)
     token: SecretStr | None = Field(
-        None, min_length=16, description="bearer token that every API call must carry"
+        None, min_length=16, description="bearer token of an administrator; with others, each has their own"
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="under which tokens are recognised; the same for all registries of one database. Without it, one is "
+        "kept in MODELYARD_HOME/secret.key",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="limit of a JSON body")
     max_blob_bytes: int = Field(
@@ -70,11 +76,11 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _stay_private_without_token(self) -> Self:
-        if self.token is None and not is_loopback(self.host):
+    def _require_key_in_public(self) -> Self:
+        if self.secret_key is None and not is_loopback(self.host):
             raise ValueError(
-                f"refusing to listen on {self.host} without a token: anyone who reaches this address could promote models. "
-                "Set MODELYARD_REGISTRY_TOKEN (16 characters or more), or listen on 127.0.0.1."
+                f"refusing to listen on {self.host} without a secret key: set MODELYARD_REGISTRY_SECRET_KEY to 32 random "
+                "characters or more, and MODELYARD_REGISTRY_TOKEN to the first administrator's token, or listen on 127.0.0.1."
             )
         return self
 

@@ -48,7 +48,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry import events, unneeded
+from registry import events, unneeded, workspaces
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore
 from registry.failpoints import failpoint
 from registry.tables import (
@@ -229,17 +229,21 @@ class _Sweep:
 
     def _purge(self, session: WriteSession, models: Sequence[int]) -> int:
         locked = session.scalars(_skipping_locked(sa.select(ModelRow).where(ModelRow.id.in_(models)))).all()
-        names = {model.id: model.name for model in locked}
+        owners = {model.id: model for model in locked}
         due = sa.select(VersionRow).where(
-            VersionRow.model_id.in_(names), unneeded.due(session, self._rules.restore_window_s)
+            VersionRow.model_id.in_(owners), unneeded.due(session, self._rules.restore_window_s)
         )
         versions = session.scalars(_skipping_locked(due)).all()
         now = unneeded.now(session)
         for version in versions:
             version.purged_at = now
         session.flush()
+        for model in sorted(owners.values(), key=lambda each: (each.workspace_id, each.id)):
+            if purged := [version for version in versions if version.model_id == model.id]:
+                workspaces.uncount(session, model.workspace_id, purged)
         for version in versions:
-            events.record(session, "version.purged", names[version.model_id], {"number": version.number})
+            model = owners[version.model_id]
+            events.record(session, model, "version.purged", {"number": version.number})
         return len(versions)
 
     def _unbind(self, session: WriteSession, found: Sequence[int]) -> int:

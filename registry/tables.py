@@ -1,5 +1,6 @@
 """The tables, and every invariant that a constraint can hold.
 
+    workspaces ──< models                                      a model's name is unique within its workspace
     models ──< versions ──< files >── contents >──< blobs      a file's content is stretches of blobs, in order;
        │           ^                     layout                a blob is one object of the store, under a key of ours
        ├──< pointers   (model, name) -> at most one version *of the same model*; generation only grows
@@ -7,6 +8,7 @@
     uploads ──< leases >── blobs                               what an upload brings or reuses stays until it ends
     trash                                                      keys to delete, unless a blob takes them first
     events, feed                                               the change feed and its one counter
+    access_tables.py                                           who may do what: principals, groups, grants, tokens
 
 Triggers (see migrations/) refuse to change or remove versions, files, contents and moves.
 """
@@ -44,15 +46,43 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}  # noqa: RUF012 - SQLAlchemy's own idiom
 
 
+DEFAULT_WORKSPACE = 1
+"""The id of the workspace "default", which always exists."""
+
+
+class WorkspaceRow(Base):
+    """Names and access rules of its own. Counters are kept with every change; limits are None where there is none."""
+
+    __tablename__ = "workspaces"
+    __table_args__ = (
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 64", "name"),
+        sa.CheckConstraint("versions >= 0 AND bytes >= 0", "counters"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    versions: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    max_versions: Mapped[int | None] = mapped_column(BigInteger)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_requests_per_minute: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    created_by: Mapped[str] = mapped_column(sa.String(128))
+
+
 class ModelRow(Base):
     __tablename__ = "models"
     __table_args__ = (
         sa.CheckConstraint("next_number >= 1", "next_number"),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 128", "name"),
+        sa.UniqueConstraint("workspace_id", "name"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(128), unique=True)
+    workspace_id: Mapped[int] = mapped_column(
+        sa.ForeignKey(WorkspaceRow.id), default=DEFAULT_WORKSPACE, server_default="1"
+    )
+    name: Mapped[str] = mapped_column(sa.String(128))
     description: Mapped[str] = mapped_column(sa.Text, default="")
     next_number: Mapped[int] = mapped_column(default=1, server_default="1")
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
@@ -90,14 +120,16 @@ class VersionRow(Base):
 
 class UploadRow(Base):
     __tablename__ = "uploads"
+    __table_args__ = (sa.Index("uq_uploads_idempotency_key", "created_by", "idempotency_key", unique=True),)
 
     id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    workspace_id: Mapped[int] = mapped_column(BigInteger, default=DEFAULT_WORKSPACE, server_default="1")
     model: Mapped[str] = mapped_column(sa.String(128), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
     created_by: Mapped[str] = mapped_column(sa.String(128))
     expires_at: Mapped[datetime]
     # The caller's name for this upload: the same key and the same request are the same upload.
-    idempotency_key: Mapped[str | None] = mapped_column(sa.String(128), index=True, unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(sa.String(128))
     request_digest: Mapped[str | None] = mapped_column(sa.String(71))
 
 
@@ -254,6 +286,7 @@ class EventRow(Base):
 
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(sa.String(32))
+    workspace_id: Mapped[int] = mapped_column(BigInteger, default=DEFAULT_WORKSPACE, server_default="1")
     model: Mapped[str] = mapped_column(sa.String(128), index=True)
     data: Mapped[dict[str, Any]]
     at: Mapped[datetime] = mapped_column(server_default=utc_now())

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import sqlalchemy as sa
 
 from registry import contents, offers
+from registry.access import Caller
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
 from registry.domain import (
     File,
@@ -103,10 +104,10 @@ class Limits:
 def begin(
     database: Database,
     store: BlobStore,
+    caller: Caller,
     model: str,
     offer: Offer,
     *,
-    actor: str,
     limits: Limits,
     idempotency_key: str | None = None,
 ) -> Upload:
@@ -117,12 +118,12 @@ def begin(
     check_model_name(model)
     _check_offer(offer)
     with database.write() as session:
-        upload = _open(session, model, offer, actor, limits, idempotency_key)
+        upload = _open(session, caller, model, offer, limits, idempotency_key)
     with database.write() as session:
-        have = contents.reusable(session, [file.digest for file in offer.files])
+        have = contents.reusable(session, caller, [file.digest for file in offer.files])
         _check_sizes(offer.files, {digest: content.size for digest, content in have.items()})
-        bases = offers.bases(session, model) if offer.packed else []
-        hash_first = offers.worth_hashing(session, offer.unhashed, bases)
+        bases = offers.bases(session, caller, model) if offer.packed else []
+        hash_first = offers.worth_hashing(session, caller, offer.unhashed, bases)
         leased = offers.blobs_of(session, [*have.values(), *bases])
         offers.lease(session, upload.id, leased)
     lost = offers.lost(database, store, leased.values())
@@ -135,16 +136,18 @@ def begin(
         have=sorted(whole),
         hash_first=hash_first,
         bases=[offers.base_of(base, leased) for base in bases if not offers.needs(base) & lost],
-        needs=[] if offer.packed else expect(database, store, upload.id, announced, limits=limits),
+        needs=[] if offer.packed else expect(database, store, caller, upload.id, announced, limits=limits),
     )
 
 
-def have(database: Database, store: BlobStore, upload_id: str, files: Sequence[File]) -> Sequence[str]:
+def have(
+    database: Database, store: BlobStore, caller: Caller, upload_id: str, files: Sequence[File]
+) -> Sequence[str]:
     """Which of these files, hashed since the upload began, need not be sent. Raises UploadNotFound or UploadExpired."""
     check_files(files)
     with database.write() as session:
-        open_upload(session, upload_id)
-        found = contents.reusable(session, [file.digest for file in files])
+        open_upload(session, caller, upload_id)
+        found = contents.reusable(session, caller, [file.digest for file in files])
         _check_sizes(files, {digest: content.size for digest, content in found.items()})
         leased = offers.blobs_of(session, found.values())
         offers.lease(session, upload_id, leased)
@@ -153,7 +156,13 @@ def have(database: Database, store: BlobStore, upload_id: str, files: Sequence[F
 
 
 def expect(
-    database: Database, store: BlobStore, upload_id: str, announced: Sequence[Announced], *, limits: Limits
+    database: Database,
+    store: BlobStore,
+    caller: Caller,
+    upload_id: str,
+    announced: Sequence[Announced],
+    *,
+    limits: Limits,
 ) -> list[Need]:
     """Tell where to send each of these blobs; those that this upload has already are left out.
 
@@ -166,7 +175,7 @@ def expect(
                 f"One blob may have at most {limits.blob_bytes} bytes: cut larger files into chunks."
             )
     with database.read() as session:
-        upload = open_upload(session, upload_id)
+        upload = open_upload(session, caller, upload_id)
         known = {blob.digest: blob for blob in _of_digests(session, upload_id, announced)}
         new = [blob for blob in announced if blob.digest not in known]
         earlier = offers.unfinished(session, upload, [blob.digest for blob in new]) if new else []
@@ -219,6 +228,7 @@ def _of_digests(session: Session, upload_id: str, announced: Sequence[Announced]
 def receive(
     database: Database,
     store: BlobStore,
+    caller: Caller,
     upload_id: str,
     digest: str,
     source: BinaryIO,
@@ -233,7 +243,7 @@ def receive(
     """
     check_digest(digest)
     with database.write() as session:
-        upload = open_upload(session, upload_id)
+        upload = open_upload(session, caller, upload_id)
         blob = session.scalars(_leased(upload_id).where(BlobRow.digest == digest)).first()
         if blob is None:
             raise UploadNotFound("This upload does not expect these bytes.")
@@ -261,10 +271,10 @@ def receive(
         raise UploadExpired("This upload took too long. Start a new one.")
 
 
-def open_upload(session: Session, upload_id: str) -> UploadRow:
-    """An upload that is under way. Raises UploadNotFound or UploadExpired."""
+def open_upload(session: Session, caller: Caller, upload_id: str) -> UploadRow:
+    """An upload of the caller that is under way. Raises UploadNotFound or UploadExpired."""
     found = session.execute(sa.select(UploadRow, utc_now()).where(UploadRow.id == upload_id)).first()
-    if found is None:
+    if found is None or (found[0].workspace_id, found[0].created_by) != (caller.workspace_id, caller.name):
         raise UploadNotFound("There is no such upload.")
     upload, now = found
     if upload.expires_at <= now:
@@ -302,12 +312,17 @@ def _check_sizes(files: Iterable[File], known: Mapping[str, int]) -> None:
 
 
 def _open(
-    session: WriteSession, model: str, offer: Offer, actor: str, limits: Limits, idempotency_key: str | None
+    session: WriteSession,
+    caller: Caller,
+    model: str,
+    offer: Offer,
+    limits: Limits,
+    idempotency_key: str | None,
 ) -> UploadRow:
     now = session.scalars(sa.select(utc_now())).one()
     request = {
         "model": model,
-        "actor": actor,
+        "workspace": caller.workspace,
         "packed": offer.packed,
         "files": [[f.path, f.size, f.digest] for f in offer.files],
         "unhashed": [[f.path, f.size] for f in offer.unhashed],
@@ -316,7 +331,8 @@ def _open(
     row = {
         "id": upload_id,
         "model": model,
-        "created_by": actor,
+        "created_by": caller.name,
+        "workspace_id": caller.workspace_id,
         "expires_at": now + timedelta(seconds=limits.ttl_s),
         "idempotency_key": idempotency_key,
         "request_digest": digest,
@@ -324,10 +340,13 @@ def _open(
     insert_or_ignore(session, UploadRow, row)
     if session.get(UploadRow, upload_id) is not None:
         return session.get_one(UploadRow, upload_id)
-    same = session.scalars(sa.select(UploadRow).where(UploadRow.idempotency_key == idempotency_key)).one()
+    same_key = sa.select(UploadRow).where(
+        UploadRow.created_by == caller.name, UploadRow.idempotency_key == idempotency_key
+    )
+    same = session.scalars(same_key).one()
     if same.request_digest != digest:
         raise IdempotencyMismatch("This idempotency key was used for another request. Use a new one.")
-    return open_upload(session, same.id)
+    return open_upload(session, caller, same.id)
 
 
 def _into_trash(session: WriteSession, keys: Sequence[str], upload: UploadRow, limits: Limits) -> None:

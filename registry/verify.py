@@ -181,15 +181,15 @@ def _settle(database: Database, content: ContentRow, *, sound: bool, chunks: byt
         session.flush()
         if news is not None:
             for model, number in _versions_of(session, row.id):
-                events.record(session, news, model, {"number": number})
+                events.record(session, model, news, {"number": number})
 
 
-def _versions_of(session: WriteSession, content_id: int) -> list[tuple[str, int]]:
+def _versions_of(session: WriteSession, content_id: int) -> list[tuple[ModelRow, int]]:
     query = (
-        sa.select(ModelRow.name, FileRow.number)
+        sa.select(ModelRow, FileRow.number)
         .join(FileRow, FileRow.model_id == ModelRow.id)
         .where(FileRow.content_id == content_id)
         .distinct()
-        .order_by(ModelRow.name, FileRow.number)
+        .order_by(ModelRow.id, FileRow.number)
     )
     return [(row[0], row[1]) for row in session.execute(query)]

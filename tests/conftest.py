@@ -1,5 +1,6 @@
 """Real servers, started once per session and shared; tests isolate themselves by database, bucket or prefix."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,6 +8,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+# Settings, servers and clients in these tests all find this token, unless a test says otherwise.
+for name in ("MODELYARD_REGISTRY_TOKEN", "MODELYARD_TOKEN"):
+    os.environ[name] = "the-token-of-an-administrator"
+os.environ["MODELYARD_REGISTRY_SECRET_KEY"] = "the-key-of-every-registry-in-these-tests"
 
 pytest_plugins = ["tests.servers.s3", "tests.servers.postgres", "tests.servers.registry", "tests.servers.app"]
 

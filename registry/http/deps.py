@@ -1,5 +1,8 @@
 """What handlers ask for: the database, the blob store, the settings, and who is calling.
 
+Every route names the one permission that it needs, by the type of its caller (`caller: Reader`). A Guard is asked before
+anything of the body is read, see strict.py; a route without one cannot be made.
+
 Handlers open the transaction themselves (`with database.write() as session`), so the commit is a visible line that is
 over before the answer leaves. A session from a dependency would be taken and returned by other threads of the pool
 than the one that uses it: when all threads wait for the writer's lock, none is left for the writer.
@@ -10,15 +13,17 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from registry.access import Caller, authenticate
+from registry.access import Caller, Permission, require
 from registry.background import Background
 from registry.database import Database
 from registry.events import Notifier
+from registry.identify import DEFAULT, Identities
 from registry.settings import Settings
+from registry.uploads import open_upload
 from storage import BlobStore
 
-# Declared for the OpenAPI document; authenticate() decides.
-_bearer = HTTPBearer(auto_error=False, description="Needed when the registry was started with a token.")
+# Declared for the OpenAPI document; the guards decide.
+_bearer = HTTPBearer(auto_error=False, description="An API token.")
 
 
 def _database(request: Request) -> Database:
@@ -41,16 +46,60 @@ def _verifier(request: Request) -> Background:
     return cast("Background", request.app.state.verifier)
 
 
-def authenticated(
-    request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Caller:
-    token = _settings(request).token
-    return authenticate(request.headers.get("authorization"), token.get_secret_value() if token else None)
+def _key(request: Request) -> bytes:
+    return cast("bytes", request.app.state.key)
+
+
+class Guard:
+    """Lets a request pass if its caller has `permission` for the model in the path, or else for some model."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(
+        self, request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Caller:
+        return cast("Caller", request.scope["caller"])
+
+    def check(self, request: Request) -> Caller:
+        """Who is calling. Raises Unauthorized, NotFound, Forbidden or TooManyRequests."""
+        caller = identified(request)
+        require(caller, self.permission, self._model(request, caller))
+        return caller
+
+    def _model(self, request: Request, caller: Caller) -> str | None:  # noqa: ARG002 - other guards need it
+        model: str | None = request.path_params.get("model")
+        return model
+
+
+class UploadGuard(Guard):
+    """An upload is its creator's, who must still have the right to publish the model."""
+
+    def _model(self, request: Request, caller: Caller) -> str:
+        with _database(request).read() as session:
+            return open_upload(session, caller, request.path_params["upload"]).model
+
+
+def identified(request: Request) -> Caller:
+    identities = cast("Identities", request.app.state.identities)
+    scope = request.scope
+    return identities.caller(
+        request.headers.get("authorization"), scope.get("workspace", DEFAULT), scope.get("request_id", "")
+    )
 
 
 Db = Annotated[Database, Depends(_database)]
 Store = Annotated[BlobStore, Depends(_store)]
 Config = Annotated[Settings, Depends(_settings)]
 Changes = Annotated[Notifier, Depends(_notifier)]
+SecretKey = Annotated[bytes, Depends(_key)]
 Verifying = Annotated[Background, Depends(_verifier)]
-WhoCalls = Annotated[Caller, Depends(authenticated)]
+
+Identified = Annotated[Caller, Depends(Guard(Permission.IDENTIFIED))]
+Reader = Annotated[Caller, Depends(Guard(Permission.READ))]
+Publisher = Annotated[Caller, Depends(Guard(Permission.PUBLISH))]
+Uploader = Annotated[Caller, Depends(UploadGuard(Permission.PUBLISH))]
+Promoter = Annotated[Caller, Depends(Guard(Permission.PROMOTE))]
+Owner = Annotated[Caller, Depends(Guard(Permission.OWN))]
+Admin = Annotated[Caller, Depends(Guard(Permission.ADMIN))]
+Administrator = Annotated[Caller, Depends(Guard(Permission.ADMINISTER))]

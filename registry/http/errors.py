@@ -20,10 +20,12 @@ log = logging.getLogger("modelyard.registry")
 STATUSES: Mapping[type[errors.RegistryError], int] = {
     errors.InvalidInput: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.IdempotencyMismatch: 422,
     errors.Gone: 410,
+    errors.TooManyRequests: 429,
     errors.Unavailable: 503,
 }
 
@@ -78,6 +80,8 @@ def _registry_error(request: Request, error: Exception) -> Problem:
     assert isinstance(error, errors.RegistryError)  # noqa: S101 - Starlette types handlers by Exception only
     status = status_of(error)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
+    if isinstance(error, errors.TooManyRequests):
+        headers = {"Retry-After": str(error.retry_after_s)}
     if status == 503:
         log.error("request %s: %s", request.scope.get("request_id"), error, exc_info=error)
     return problem(request, status, error.code, str(error), headers, **error.data)

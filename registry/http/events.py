@@ -6,17 +6,18 @@ from anyio import to_thread
 from fastapi import APIRouter, Query
 
 from registry import __version__, events
+from registry.access import Caller
 from registry.database import Database
 from registry.domain import MAX_SIZE
 from registry.http import schemas
-from registry.http.deps import Changes, Config, Db
+from registry.http.deps import Changes, Config, Db, Identified, Reader
 from registry.http.strict import StrictRoute
 
 router = APIRouter(prefix="/api/v1", tags=["events"], route_class=StrictRoute)
 
 
 @router.get("", response_model=schemas.Service)
-def service(database: Db) -> schemas.Service:
+def service(database: Db, _caller: Identified) -> schemas.Service:
     """What answers here, and the newest revision of the change feed."""
     with database.read() as session:
         revision = events.latest_revision(session)
@@ -26,6 +27,7 @@ def service(database: Db) -> schemas.Service:
 @router.get("/events", response_model=schemas.Feed)
 async def watch(
     database: Db,
+    caller: Reader,
     notifier: Changes,
     settings: Config,
     since: Annotated[int, Query(ge=0, le=MAX_SIZE, description="answer with what came after this revision")],
@@ -40,16 +42,16 @@ async def watch(
     A watcher that asks from a revision above the registry's own (a database restored from backup, say) is answered at
     once with the registry's: look at everything again.
     """
-    feed = await to_thread.run_sync(_read, database, since, model or [], limit)
+    feed = await to_thread.run_sync(_read, database, caller, since, model or [], limit)
     if feed.events or not wait or feed.revision < since:
         return feed
     await notifier.wait_beyond(feed.revision, min(wait, settings.max_watch_s))
-    return await to_thread.run_sync(_read, database, since, model or [], limit)
+    return await to_thread.run_sync(_read, database, caller, since, model or [], limit)
 
 
-def _read(database: Database, since: int, models: list[str], limit: int) -> schemas.Feed:
+def _read(database: Database, caller: Caller, since: int, models: list[str], limit: int) -> schemas.Feed:
     with database.read() as session:
-        revision, found = events.events_since(session, since, models, limit)
+        revision, found = events.events_since(session, caller, since, models, limit)
         return schemas.Feed(
             revision=revision, events=[schemas.Event.model_validate(event) for event in found]
         )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from registry import browse, publish
 from registry.http import schemas
-from registry.http.deps import Db
+from registry.http.deps import Db, Publisher, Reader
 from registry.http.strict import StrictRoute
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=StrictRoute)
@@ -16,27 +16,28 @@ After = Annotated[str | None, Query(max_length=512, description="the `next` of t
 
 
 @router.post("", status_code=201, response_model=schemas.Model)
-def create_model(body: schemas.ModelCreate, database: Db) -> browse.Model:
+def create_model(body: schemas.ModelCreate, database: Db, caller: Publisher) -> browse.Model:
     """Create a model without versions. Publishing a version creates its model by itself."""
     with database.write() as session:
-        publish.create_model(session, body.name, body.description)
-        return browse.model(session, body.name)
+        publish.create_model(session, caller, body.name, body.description)
+        return browse.model(session, caller, body.name)
 
 
 @router.get("", response_model=schemas.ModelPage)
 def list_models(
     database: Db,
+    caller: Reader,
     search: Annotated[str, Query(max_length=128, description="part of the name")] = "",
     limit: Limit = 100,
     after: After = None,
 ) -> browse.Page[browse.Model]:
     """Models by name."""
     with database.read() as session:
-        return browse.models(session, search=search, limit=limit, after=after)
+        return browse.models(session, caller, search=search, limit=limit, after=after)
 
 
 @router.get("/{model}", response_model=schemas.Model)
-def get_model(model: str, database: Db) -> browse.Model:
+def get_model(model: str, database: Db, caller: Reader) -> browse.Model:
     """One model with its pointers."""
     with database.read() as session:
-        return browse.model(session, model)
+        return browse.model(session, caller, model)

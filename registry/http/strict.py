@@ -5,18 +5,24 @@ The middleware also gives every request its id and every answer its security hea
 
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.domain import WORKSPACE_NAME
+from registry.http.deps import Guard
 from registry.http.errors import problem
 from registry.settings import is_loopback
+
+_WORKSPACE = re.compile(rf"/w/(?P<name>{WORKSPACE_NAME})(?=/)", re.ASCII)
 
 
 def parse_json(body: bytes) -> Any:
@@ -89,13 +95,23 @@ class StrictRoute(APIRoute):
     request_class: type[_StrictRequest] = _StrictRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Hand a request with the strict parser to FastAPI."""
+        """Hand a request with the strict parser to FastAPI, once its caller may make it: strangers' bodies are not read."""
         handle = super().get_route_handler()
+        guard = guard_of(self)
 
         async def strictly(request: Request) -> Response:
+            request.scope["caller"] = await to_thread.run_sync(guard.check, request)
             return await handle(self.request_class(request.scope, request.receive))
 
         return strictly
+
+
+def guard_of(route: APIRoute) -> Guard:
+    """The one guard of a route. Raises RuntimeError for a route that says not, or twice, what it needs."""
+    found = [each.call for each in route.dependant.dependencies if isinstance(each.call, Guard)]
+    if len(found) != 1:
+        raise RuntimeError(f"{route.methods} {route.path} must name the one permission that it needs")
+    return found[0]
 
 
 class LongRoute(StrictRoute):
@@ -105,10 +121,10 @@ class LongRoute(StrictRoute):
 
 
 class Gate:
-    """The outermost layer.
+    """The outermost layer: /w/<workspace> in front of a path selects a workspace.
 
-    Without a token the registry is open to this machine only, so it answers only requests that name this machine:
-    a web page whose host name suddenly resolves to 127.0.0.1 (DNS rebinding) names another.
+    A registry for the user of this machine alone answers only requests that name this machine: a web page whose host name
+    suddenly resolves to 127.0.0.1 (DNS rebinding) names another.
     """
 
     def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
@@ -120,6 +136,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         scope["request_id"] = uuid.uuid4().hex
+        if found := _WORKSPACE.match(scope["path"]):
+            # Whatever stands before the API's own paths is the root path: routing leaves it out.
+            scope["workspace"], scope["root_path"] = found["name"], found[0]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -136,7 +155,7 @@ class Gate:
                 Request(scope),
                 421,
                 "wrong_host",
-                "Without a token this registry answers to loopback names only.",
+                "This registry answers to loopback names only.",
             )
             await refusal(scope, receive, send_with_headers)
             return

@@ -15,7 +15,7 @@ from registry import uploads
 from registry.chunks import CUTTING
 from registry.domain import File
 from registry.http import schemas
-from registry.http.deps import Config, Db, Store, WhoCalls
+from registry.http.deps import Config, Db, Publisher, Store, Uploader
 from registry.http.strict import LongRoute
 from registry.offers import Unhashed
 from registry.settings import Settings
@@ -36,7 +36,7 @@ def begin_upload(
     database: Db,
     store: Store,
     settings: Config,
-    caller: WhoCalls,
+    caller: Publisher,
     idempotency_key: IdempotencyKey = None,
 ) -> schemas.Upload:
     """Announce files; the answer says which bytes are needed, and where to send them.
@@ -51,9 +51,9 @@ def begin_upload(
     upload = uploads.begin(
         database,
         store,
+        caller,
         model,
         offer,
-        actor=caller.name,
         limits=_limits(settings),
         idempotency_key=idempotency_key,
     )
@@ -72,24 +72,26 @@ def begin_upload(
 
 
 @router.post("/uploads/{upload}/files", response_model=schemas.Have)
-def offer_files(upload: str, body: schemas.FilesOffer, database: Db, store: Store) -> schemas.Have:
+def offer_files(
+    upload: str, body: schemas.FilesOffer, database: Db, store: Store, caller: Uploader
+) -> schemas.Have:
     """Offer files that were hashed since the upload began; the answer says which of them need not be sent."""
-    return schemas.Have(have=uploads.have(database, store, upload, files_of(body.files)))
+    return schemas.Have(have=uploads.have(database, store, caller, upload, files_of(body.files)))
 
 
 @router.post("/uploads/{upload}/blobs", response_model=schemas.Needs)
 def announce_blobs(
-    upload: str, body: schemas.BlobsCreate, database: Db, store: Store, settings: Config
+    upload: str, body: schemas.BlobsCreate, database: Db, store: Store, settings: Config, caller: Uploader
 ) -> schemas.Needs:
     """Announce packs (or whole files); the answer says where to send those that are not there yet."""
     announced = [uploads.Announced(blob.digest, blob.size) for blob in body.blobs]
-    needs = uploads.expect(database, store, upload, announced, limits=_limits(settings))
+    needs = uploads.expect(database, store, caller, upload, announced, limits=_limits(settings))
     return schemas.Needs(needs=[_need(upload, need) for need in needs])
 
 
 @router.put("/uploads/{upload}/blobs/{digest}", status_code=204)
 async def send_bytes(
-    upload: str, digest: str, request: Request, database: Db, store: Store, settings: Config
+    upload: str, digest: str, request: Request, database: Db, store: Store, settings: Config, caller: Uploader
 ) -> Response:
     """Send the bytes with this digest; Content-Length is required. They are hashed while they are written."""
     size = _content_length(request, settings.max_blob_bytes)
@@ -97,7 +99,7 @@ async def send_bytes(
     try:
         await to_thread.run_sync(
             lambda: uploads.receive(
-                database, store, upload, digest, body, size=size, limits=_limits(settings)
+                database, store, caller, upload, digest, body, size=size, limits=_limits(settings)
             ),
             limiter=_transfers,
         )

@@ -14,7 +14,7 @@ from registry.chunks import LARGE
 from registry.domain import MAX_NUMBER, Facts, Variant
 from registry.errors import InvalidFiles, StoreUnavailable
 from registry.http import schemas
-from registry.http.deps import Config, Db, Store, Verifying, WhoCalls
+from registry.http.deps import Config, Db, Publisher, Reader, Store, Verifying
 from registry.http.models import After, Limit
 from registry.http.ranges import NOT_SATISFIABLE, byte_range
 from registry.http.strict import LongRoute
@@ -49,7 +49,7 @@ def create_version(
     store: Store,
     settings: Config,
     verifier: Verifying,
-    caller: WhoCalls,
+    caller: Publisher,
     response: Response,
 ) -> browse.Version:
     """Make uploaded files the next version. It is visible when this answers, complete, or not at all.
@@ -68,12 +68,12 @@ def create_version(
     version, is_new = publish.commit(
         database,
         store,
+        caller,
         model,
         body.upload,
         files_of(list(body.files)),
         _stretches(body),
         facts,
-        actor=caller.name,
         verify_bytes=settings.verify_bytes,
     )
     if not version.verified or version.size >= LARGE:
@@ -86,6 +86,7 @@ def create_version(
 def list_versions(
     model: str,
     database: Db,
+    caller: Reader,
     limit: Limit = 100,
     after: After = None,
     deleted: Annotated[
@@ -94,23 +95,23 @@ def list_versions(
 ) -> browse.Page[browse.Version]:
     """Versions of a model, newest first."""
     with database.read() as session:
-        return browse.versions(session, model, deleted=deleted, limit=limit, after=after)
+        return browse.versions(session, caller, model, deleted=deleted, limit=limit, after=after)
 
 
 @router.get("/models/{model}/versions/{number}", response_model=schemas.Version)
-def get_version(model: str, number: VersionNumber, database: Db) -> browse.Version:
+def get_version(model: str, number: VersionNumber, database: Db, caller: Reader) -> browse.Version:
     """One version."""
     with database.read() as session:
-        return browse.version(session, model, number)
+        return browse.version(session, caller, model, number)
 
 
 @router.get("/models/{model}/versions/{number}/downloads", response_model=schemas.Downloads)
 def list_downloads(
-    model: str, number: VersionNumber, database: Db, store: Store, settings: Config
+    model: str, number: VersionNumber, database: Db, store: Store, settings: Config, caller: Reader
 ) -> schemas.Downloads:
     """Where to fetch each file from: presigned URLs where the store has them, else this registry."""
     with database.read() as session:
-        stored = browse.stored_version(session, model, number)
+        stored = browse.stored_version(session, caller, model, number)
     own = f"/api/v1/models/{quote(model)}/versions/{number}"
     order = {blob: index for index, blob in enumerate(stored.blobs)}
     with _store_errors():
@@ -139,10 +140,12 @@ def list_downloads(
 @router.get(
     "/models/{model}/versions/{number}/files/{path:path}", response_class=StreamingResponse, responses=_BYTES
 )
-def get_file(model: str, number: VersionNumber, path: str, database: Db, store: Store) -> Response:
+def get_file(
+    model: str, number: VersionNumber, path: str, database: Db, store: Store, caller: Reader
+) -> Response:
     """The bytes of one file. The receiver checks them against the digest; the header repeats it."""
     with database.read() as session:
-        stored = browse.stored_version(session, model, number, path)
+        stored = browse.stored_version(session, caller, model, number, path)
     [found] = stored.files
     pieces = contents.read(store, {blob: each.key for blob, each in stored.blobs.items()}, found.segments)
     with _store_errors():
@@ -163,12 +166,13 @@ def get_blob(
     digest: str,
     database: Db,
     store: Store,
+    caller: Reader,
     request: Request,
     range_: Annotated[str | None, Header(alias="Range", max_length=128)] = None,
 ) -> Response:
     """The bytes of one blob that this version is made of, or one range of them."""
     with database.read() as session:
-        blob = browse.stored_blob(session, model, number, digest)
+        blob = browse.stored_blob(session, caller, model, number, digest)
     wanted = byte_range(range_, blob.size)
     headers = _headers(digest, blob.size) | {"Accept-Ranges": "bytes", "Content-Disposition": "attachment"}
     if wanted == NOT_SATISFIABLE:

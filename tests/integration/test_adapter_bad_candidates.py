@@ -46,7 +46,7 @@ def start_adapter(tmp_path: Path) -> Iterator[StartAdapter]:
 
 @pytest.fixture
 def client(registry_url: str) -> Iterator[Client]:
-    with Client(registry_url, "") as client:
+    with Client(registry_url) as client:
         yield client
 
 
@@ -123,7 +123,7 @@ def test_bytes_that_were_damaged_in_the_store_are_never_loaded(
 ) -> None:
     blobs = tmp_path / "blobs"
     registry = start_registry(database_url=f"sqlite:///{tmp_path}/registry.db", storage_url=f"file://{blobs}")
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         register_onnx(client, "damaged", tmp_path / "1", 1)
         client.promote("damaged", 1)
         adapter = start_adapter(registry.url, "damaged")

@@ -8,6 +8,7 @@ import pytest
 from modelyard import Client
 
 from tests.servers.adapter import Adapter, Load, adapters, register_onnx, value
+from tests.servers.app import ADMIN
 from tests.servers.ports import wait_until
 from tests.servers.registry import Registry
 
@@ -23,7 +24,7 @@ def start_adapter(tmp_path: Path) -> Iterator[StartAdapter]:
 
 @pytest.fixture
 def client(registry_url: str) -> Iterator[Client]:
-    with Client(registry_url, "") as client:
+    with Client(registry_url) as client:
         yield client
 
 
@@ -69,7 +70,7 @@ def test_a_version_that_shares_files_with_the_current_one_is_fetched_without_the
     folder.mkdir()
     for index in range(8):
         (folder / f"notes-{index}.txt").write_text(f"{index}" * 1000)
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         register_onnx(client, "shares", folder, 1)
         first = {path for path in blobs.rglob("*") if path.is_file()}
         client.promote("shares", 1)
@@ -110,5 +111,5 @@ def last_error(adapter: Adapter, model: str) -> str:
 
 
 def ask(url: str, method: str) -> None:
-    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30):  # noqa: S310 - a test's own
+    with urllib.request.urlopen(urllib.request.Request(url, method=method, headers=ADMIN), timeout=30):  # noqa: S310 - a test's own
         pass

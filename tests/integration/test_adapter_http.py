@@ -39,7 +39,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter(registry_url: str, gate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
     """Serves `http`, and `http-slow` which waits for its gate, with one thread and room for two more requests."""
     folder = tmp_path_factory.mktemp("adapter")
-    with Client(registry_url, "") as client:
+    with Client(registry_url) as client:
         register_onnx(client, "http", folder / "quick", 1)
         register_script(client, "http-slow", folder / "slow", {"answer": 1, "closed": str(gate)})
         for model in ("http", "http-slow"):

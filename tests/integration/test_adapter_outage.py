@@ -40,7 +40,7 @@ def test_an_outage_costs_no_request_and_ends_by_itself(
     registry: Registry, start_adapter: StartAdapter, tmp_path: Path
 ) -> None:
     registry.start()
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         for number in (1, 2):
             register_onnx(client, "outage", tmp_path / str(number), number)
         client.promote("outage", 1)
@@ -76,7 +76,7 @@ def test_an_adapter_that_starts_before_its_registry_waits_for_it(
     assert "cannot reach the registry" in ready.body["error"]
     assert adapter.infer("early").status == 503
     registry.start()
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         register_onnx(client, "early", tmp_path / "1", 1)
         client.promote("early", 1)
     adapter.wait_ready(timeout_s=60)
@@ -88,7 +88,7 @@ def test_an_adapter_that_restarts_uses_what_it_has_once_it_knows_what_is_wanted(
 ) -> None:
     """The files are verified and not fetched again: the store has lost them meanwhile."""
     registry.start()
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         register_onnx(client, "restarts", tmp_path / "1", 1)
         client.promote("restarts", 1)
     adapter = start_adapter(registry.url, "restarts")

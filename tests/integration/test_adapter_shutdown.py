@@ -34,7 +34,7 @@ def start_adapter(tmp_path: Path) -> Iterator[StartAdapter]:
 
 @pytest.fixture
 def client(registry_url: str) -> Iterator[Client]:
-    with Client(registry_url, "") as client:
+    with Client(registry_url) as client:
         yield client
 
 

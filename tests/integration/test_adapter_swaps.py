@@ -36,7 +36,7 @@ def start_adapter(tmp_path: Path) -> Iterator[StartAdapter]:
 
 @pytest.fixture
 def client(registry_url: str) -> Iterator[Client]:
-    with Client(registry_url, "") as client:
+    with Client(registry_url) as client:
         yield client
 
 
@@ -189,7 +189,7 @@ def test_without_names_every_model_in_production_is_served_and_new_ones_too(
     registry = start_registry(
         database_url=f"sqlite:///{tmp_path}/registry.db", storage_url=f"file://{tmp_path}/blobs"
     )
-    with Client(registry.url, "") as client:
+    with Client(registry.url) as client:
         register_onnx(client, "first", tmp_path / "first", 1)
         register_onnx(client, "idle", tmp_path / "idle", 1)
         client.promote("first", 1)

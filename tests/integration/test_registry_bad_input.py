@@ -11,7 +11,7 @@ from registry import migrate
 from registry.app import create_app
 from registry.database import Database
 from registry.settings import Settings
-from tests.servers.app import BASE, assert_problem, begin, digest_of, listing, publish
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, digest_of, listing, publish
 
 SECRET = "s3cret-value"
 JSON = {"content-type": "application/json"}
@@ -29,7 +29,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     migrate.upgrade(database)
     database.close()
     app = create_app(Settings(home=home, database_url=url, storage_url="memory://"))
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish(api, "fraud", {"m": b"x"})
         yield api
 
@@ -298,7 +298,7 @@ def test_a_failure_inside_tells_nothing_but_its_request_id(app: FastAPI, monkeyp
         raise ZeroDivisionError(SECRET)
 
     monkeypatch.setattr("registry.browse.models", fail)
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN, raise_server_exceptions=False) as api:
         answer = api.get("/api/v1/models")
         body = assert_problem(answer, 500, "internal_error")
         assert SECRET not in answer.text

@@ -25,7 +25,7 @@ def test_a_deleted_version_is_gone_for_everybody(api: TestClient) -> None:
     assert (said["model"], said["number"], said["deleted_by"], said["purged_at"]) == (
         "fraud",
         1,
-        "local",
+        "admin",
         None,
     )
     assert said["deleted_at"] < said["restorable_until"]
@@ -34,7 +34,7 @@ def test_a_deleted_version_is_gone_for_everybody(api: TestClient) -> None:
     assert_problem(promote(api, "fraud", 1), 410, "version_deleted")
     assert api.get("/api/v1/models/fraud/versions").json()["items"] == []
     assert [v["number"] for v in api.get("/api/v1/models/fraud/versions?deleted=true").json()["items"]] == [1]
-    assert events(api)[-1] == ("version.deleted", {"number": 1, "actor": "local"})
+    assert events(api)[-1] == ("version.deleted", {"number": 1, "actor": "admin"})
 
 
 def test_deleting_and_restoring_twice_changes_nothing_the_second_time(api: TestClient) -> None:
@@ -64,8 +64,8 @@ def test_a_legal_hold_forbids_deletion_until_it_is_released(api: TestClient) -> 
         assert api.request("DELETE", f"{ONE}/hold").json()["legal_hold"] is None
     assert api.delete(ONE).status_code == 200
     assert_problem(api.put(f"{ONE}/hold", json={"reason": "too late"}), 410, "version_deleted")
-    held = ("version.held", {"number": 1, "reason": "case 7", "actor": "local"})
-    assert events(api)[1:3] == [held, ("version.released", {"number": 1, "actor": "local"})]
+    held = ("version.held", {"number": 1, "reason": "case 7", "actor": "admin"})
+    assert events(api)[1:3] == [held, ("version.released", {"number": 1, "actor": "admin"})]
 
 
 def test_a_hold_needs_a_reason(api: TestClient) -> None:

@@ -20,7 +20,7 @@ from registry.fsck import Problem, _snapshot, fsck
 from registry.settings import Settings
 from registry.sweep import Rules, sweep
 from storage.layout import trial_key
-from tests.servers.app import BASE, KINDS, NewDatabase, begin, copy_database, promote, publish
+from tests.servers.app import ADMIN, BASE, KINDS, NewDatabase, begin, copy_database, promote, publish
 
 ZERO = "sha256:" + "0" * 64
 
@@ -35,7 +35,7 @@ def template(
         home=home, database_url=new_database(request.param, home), storage_url=(home / "blobs").as_uri()
     )
     app = create_app(settings)
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish(api, "fraud", {"a": b"1", "b": b"22", "größe": b"", "c/d": b"1"})
         publish(api, "fraud", {"a": b"1", "m": b"333"})
         publish(api, "fraud", {"m": b"purged"})

@@ -152,9 +152,9 @@ def test_history_tells_who_moved_what_when_and_why_newest_first(three: TestClien
     promote(three, "fraud", 3, "champion")
     moves = three.get("/api/v1/models/fraud/history?pointer=production").json()["items"]
     assert [(m["generation"], m["from"], m["to"], m["kind"], m["reason"], m["actor"]) for m in moves] == [
-        (3, 2, 1, "rollback", "worse", "local"),
-        (2, 1, 2, "promote", "better", "local"),
-        (1, None, 1, "promote", "first", "local"),
+        (3, 2, 1, "rollback", "worse", "admin"),
+        (2, 1, 2, "promote", "better", "admin"),
+        (1, None, 1, "promote", "first", "admin"),
     ]
     assert len(three.get("/api/v1/models/fraud/history").json()["items"]) == 4
 

@@ -34,7 +34,7 @@ def test_a_version_comes_back_as_it_was_published(api: TestClient) -> None:
     version = publish(api, "fraud", FILES, **facts)
     assert version == api.get("/api/v1/models/fraud/versions/1").json()
     assert {key: version[key] for key in facts} == facts
-    assert (version["number"], version["stage"], version["created_by"]) == (1, "none", "local")
+    assert (version["number"], version["stage"], version["created_by"]) == (1, "none", "admin")
     assert version["size"] == sum(map(len, FILES.values()))
     assert {file["path"] for file in version["files"]} == set(FILES)
     for path, content in FILES.items():

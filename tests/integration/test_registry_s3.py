@@ -12,7 +12,7 @@ from registry import migrate
 from registry.app import create_app
 from registry.database import Database
 from registry.settings import Settings
-from tests.servers.app import BASE, assert_problem, begin, create, digest_of
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, create, digest_of
 
 FILES = {"model.bin": b"the right bytes"}
 
@@ -30,7 +30,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
 
 @pytest.fixture
 def api(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app, base_url=BASE) as client:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as client:
         yield client
 
 

@@ -8,13 +8,15 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from registry import browse, migrate
+from registry.access import Caller
 from registry.app import create_app
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
 from registry.settings import Settings
-from tests.servers.app import BASE, KINDS, NewDatabase, copy_database, promote, publish
+from tests.servers.app import ADMIN, BASE, KINDS, NewDatabase, copy_database, promote, publish
 
 ZERO = "sha256:" + "0" * 64
+EVERYBODY = Caller("admin", "default", 1, administrator=True)
 
 
 NOW = "2026-11-22T00:00:00.000000Z"
@@ -34,7 +36,7 @@ def template(
     """Two versions of "fraud", the first in production; one version of "other". Not to be changed."""
     home = tmp_path_factory.mktemp("filled")
     settings = Settings(home=home, database_url=new_database(request.param, home), storage_url="memory://")
-    with TestClient(create_app(settings), base_url=BASE) as api:
+    with TestClient(create_app(settings), base_url=BASE, headers=ADMIN) as api:
         publish(api, "fraud", {"m": b"1"})
         publish(api, "fraud", {"m": b"2"})
         publish(api, "other", {"m": b"3"})
@@ -139,8 +141,8 @@ def test_versions_of_before_packs_are_read_as_ever(empty_database_url: str) -> N
     for _ in range(2):
         migrate.upgrade(database)
         with database.read() as session:
-            version = browse.version(session, "fraud", 1)
-            stored = browse.stored_version(session, "fraud", 1)
+            version = browse.version(session, EVERYBODY, "fraud", 1)
+            stored = browse.stored_version(session, EVERYBODY, "fraud", 1)
             trash = session.scalars(sa.text("SELECT key FROM trash")).all()
         assert [(file.path, file.size, file.digest) for file in version.files] == [
             ("a", 7, ZERO),

@@ -20,7 +20,7 @@ from registry.scrub import Rules, Scrubbed, TooMuchDamage
 from registry.settings import Settings
 from registry.tables import BlobRow, ContentRow
 from storage.errors import StoreUnavailable
-from tests.servers.app import BASE, assert_problem, begin, create, digest_of, listing, promote, publish
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, create, digest_of, listing, promote, publish
 
 FILES = {"a": b"sound bytes", "b": b"other bytes"}
 APPLY = Rules(apply=True)
@@ -202,7 +202,7 @@ def test_the_command_exits_with_1_on_damage(database_url: str, tmp_path: Path) -
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
 
     app = create_app(settings)
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish(api, "fraud", FILES)
         clean = command("--json")
         assert (clean.returncode, json.loads(clean.stdout)["damaged"]) == (0, 0), clean.stderr

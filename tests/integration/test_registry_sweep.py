@@ -28,7 +28,7 @@ from registry.sweep import Implausible, Rules, Swept, sweep_in_background
 from registry.tables import BlobRow, ContentRow, LeaseRow, TrashRow, UploadRow
 from storage.errors import StoreUnavailable
 from tests.reliability.dying import sweep_and_die
-from tests.servers.app import BASE, assert_problem, begin, create, digest_of, send
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, create, digest_of, send
 from tests.servers.app import publish as publish_version
 from tests.servers.postgres import Postgres
 from tests.servers.s3 import S3Server
@@ -376,7 +376,7 @@ def test_a_commit_holds_the_blobs_that_it_builds_on(
         return original(*given)
 
     monkeypatch.setattr(publish, "_version_row", meanwhile)
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish_version(api, "fraud", FILES)
         swept(app)
         assert api.get("/api/v1/models/fraud/versions/1/files/m").content == b"needed"
@@ -467,7 +467,7 @@ def test_a_sweep_that_is_killed_anywhere_is_finished_by_the_next(
 ) -> None:
     shared = {"database_url": database_url, "storage_url": (tmp_path / "blobs").as_uri()}
     app = create_app(Settings(home=tmp_path, **shared))
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish_version(api, "fraud", {"a": b"shared", "b": b"own"})
         publish_version(api, "fraud", {"a": b"shared"})
         delete(api, "fraud", 1)
@@ -485,7 +485,7 @@ def test_the_command_tells_first_and_does_it_when_told(shared: dict[str, str], t
     command(shared, tmp_path, "migrate")
     settings = Settings(home=tmp_path, restore_window_s=0, **shared)
     app = create_app(settings)
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish_version(api, "fraud", FILES)
         delete(api, "fraud", 1)
     told = command(shared, tmp_path, "sweep", "--json")
@@ -510,7 +510,7 @@ def test_sweeping_s3(rclone_s3: S3Server, tmp_path: Path, scheme: str) -> None:
                 bucket.put(need["url"], content=content, headers=need["headers"]).raise_for_status()
         assert create(api, "fraud", upload, files).status_code == 201
 
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish_direct(api, {"a": b"shared", "b": b"own"})
         publish_direct(api, {"a": b"shared"})
         delete(api, "fraud", 1)

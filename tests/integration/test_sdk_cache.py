@@ -35,7 +35,6 @@ class Counting(httpx2.HTTPTransport):
 def counting(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MODELYARD_URL", registry_url)
-    monkeypatch.delenv("MODELYARD_TOKEN", raising=False)
     with Counting() as transport:
         yield transport
 

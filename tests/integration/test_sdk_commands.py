@@ -24,7 +24,6 @@ PROGRAM = Path(sys.executable).with_name("modelyard")
 def home(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MODELYARD_URL", registry_url)
-    monkeypatch.delenv("MODELYARD_TOKEN", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -209,6 +208,7 @@ def test_login_verifies_and_stores(
         environment={"MODELYARD_REGISTRY_TOKEN": TOKEN},
     )
     monkeypatch.delenv("MODELYARD_URL")
+    monkeypatch.delenv("MODELYARD_TOKEN")
 
     def login(token: str, *options: str) -> int:
         with (tmp_path / "stdin").open("w+") as stdin:

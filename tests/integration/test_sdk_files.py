@@ -22,14 +22,13 @@ TOKEN = "a-token-of-sixteen-or-more"
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MODELYARD_TOKEN", raising=False)
 
 
 @pytest.fixture(params=["disk", "s3"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of a registry that stores on its own disk, and of one that sends us to S3."""
     url = request.getfixturevalue("registry_url" if request.param == "disk" else "s3_registry_url")
-    with Client(url, "") as opened:
+    with Client(url) as opened:
         yield opened
 
 
@@ -177,7 +176,7 @@ def test_with_s3_bytes_go_past_the_registry(
     s3_registry_url: str, rclone_s3: S3Server, tmp_path: Path, name: str
 ) -> None:
     """Downloads name the store, not the registry."""
-    with Client(s3_registry_url, "") as client:
+    with Client(s3_registry_url) as client:
         client.register(name, write(tmp_path / "model", {"a": b"x"}))
         listed = client._http.get(f"/api/v1/models/{name}/versions/1/downloads")
     assert listed["blobs"][0]["url"].startswith(rclone_s3.endpoint)
@@ -214,7 +213,7 @@ def test_a_registry_that_restarts_is_waited_for(
         pauses.append(seconds)
         running.start()
 
-    with Client(running.url, "") as client:
+    with Client(running.url) as client:
         version = client.register(name, write(tmp_path / "model", {"a": b"x"}))
         running.stop()
         with pytest.MonkeyPatch.context() as patch:

@@ -26,7 +26,7 @@ XR, YR = load_diabetes(return_X_y=True)
 @pytest.fixture
 def client(registry_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
-    with Client(registry_url, "") as opened:
+    with Client(registry_url) as opened:
         yield opened
 
 

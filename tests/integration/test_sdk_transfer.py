@@ -31,13 +31,12 @@ MIB = 1 << 20
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MODELYARD_TOKEN", raising=False)
 
 
 @pytest.fixture(params=["disk", "rclone", "ceph"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of a registry that stores on its own disk, and of those that send us to S3."""
-    with Client(request.getfixturevalue(f"{request.param}_url"), "") as opened:
+    with Client(request.getfixturevalue(f"{request.param}_url")) as opened:
         yield opened
 
 
@@ -181,7 +180,7 @@ VICTIM = textwrap.dedent(
             print("half", flush=True)
             time.sleep(600)
 
-    Client(sys.argv[1], "").register(sys.argv[2], sys.argv[3], progress=watch)
+    Client(sys.argv[1]).register(sys.argv[2], sys.argv[3], progress=watch)
     """
 )
 
@@ -277,7 +276,7 @@ def faulty(rclone_s3: S3Server, tmp_path: Path) -> Iterator[tuple[Client, type[F
         proxied = S3Server(f"http://127.0.0.1:{server.server_port}")
         try:
             storage_url = proxied.url(rclone_s3.new_bucket())
-            with serving(tmp_path / "registry", storage_url) as url, Client(url, "") as client:
+            with serving(tmp_path / "registry", storage_url) as url, Client(url) as client:
                 yield client, Handler
         finally:
             server.shutdown()
@@ -320,7 +319,7 @@ MEASURED = textwrap.dedent(
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    client = Client(sys.argv[1], "")
+    client = Client(sys.argv[1])
     client.register(f"{sys.argv[2]}-small", sys.argv[4])
     before = peak()
     version = client.register(sys.argv[2], sys.argv[3])
@@ -338,7 +337,7 @@ def test_memory_stays_small_when_a_large_file_is_compared_with_its_last_version(
     content = os.urandom(200 * MIB)
     (tmp_path / "weights").write_bytes(content)
     (tmp_path / "small").write_bytes(b"x")
-    with Client(disk_url, "") as client:
+    with Client(disk_url) as client:
         register(client, name, tmp_path / "weights")
     with (tmp_path / "weights").open("r+b") as stream:
         stream.write(os.urandom(100 * MIB))

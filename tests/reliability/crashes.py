@@ -34,6 +34,7 @@ from storage import open_store
 from tests.reliability import checks
 from tests.reliability.caller import Violation
 from tests.servers import rclone
+from tests.servers.app import ADMIN
 from tests.servers.ports import free_port, wait_for_http, wait_until
 from tests.servers.registry import Registry
 
@@ -278,7 +279,7 @@ def _witness(
     urls: list[str], notes: Path, outcome: Outcome, over: threading.Event, surprises: list[str]
 ) -> None:
     """What was acknowledged can be read, whole, whenever a registry and its store answer."""
-    with httpx2.Client(timeout=20, trust_env=False) as client:
+    with httpx2.Client(timeout=20, headers=ADMIN, trust_env=False) as client:
         while not over.is_set():
             known = _acknowledged(notes)
             if not known:
@@ -320,7 +321,7 @@ def _require_all_readable(url: str, notes: Path, plan: Plan, outcome: Outcome) -
     acknowledged = {(v["model"], v["number"]): v for v in _acknowledged(notes)}
     if len(acknowledged) != outcome.commits:
         raise Violation("a number was acknowledged twice")
-    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=60, headers=ADMIN, trust_env=False) as client:
         for model in (f"m{n}" for n in range(plan.models)):
             wait_until(
                 lambda model=model: all(v["verified"] for v in _versions(client, model)),  # type: ignore[misc]

@@ -41,7 +41,7 @@ def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> N
         files = _files(chance, pack)
         with (
             tempfile.TemporaryDirectory(dir=notes.parent / "scratch") as folder,
-            modelyard.Client(chance.choice(urls), "", timeout_s=20) as client,
+            modelyard.Client(chance.choice(urls), timeout_s=20) as client,
         ):
             for path, content in files.items():
                 (Path(folder) / path).write_bytes(content)

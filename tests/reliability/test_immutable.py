@@ -15,7 +15,7 @@ from registry.app import create_app
 from registry.database import Database
 from registry.settings import Settings
 from tests.reliability import checks
-from tests.servers.app import BASE, assert_problem, begin, create, digest_of, listing
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, create, digest_of, listing
 from tests.servers.app import publish as publish_version
 
 FILES = {"a": b"the right bytes", "b": b"more of them"}
@@ -37,7 +37,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
 
 @pytest.fixture
 def api(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url=BASE, headers=ADMIN, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -158,7 +158,7 @@ def test_the_database_refuses_to_change_what_a_version_is(
     database: Database, database_url: str, tmp_path: Path, statement: str
 ) -> None:
     app = create_app(Settings(home=tmp_path, database_url=database_url, storage_url="memory://"))
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         publish_version(api, "m", FILES)
         with pytest.raises(sa.exc.DBAPIError), database.transaction() as connection:
             connection.execute(sa.text(statement))

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.servers.app import begin, create, promote, publish, send
+from tests.servers.app import ADMIN, begin, create, promote, publish, send
 from tests.servers.registry import Registry
 
 PROMOTERS, ROUNDS, CREATIONS = 64, 50, 200
@@ -33,7 +33,7 @@ def urls(
 def many_connections(url: str) -> httpx2.Client:
     """One client that all threads share, with a connection for each."""
     limits = httpx2.Limits(max_connections=PROMOTERS, max_keepalive_connections=PROMOTERS)
-    return httpx2.Client(base_url=url, timeout=60, limits=limits)
+    return httpx2.Client(base_url=url, timeout=60, headers=ADMIN, limits=limits)
 
 
 def test_64_racing_promoters_leave_one_production_and_a_linear_history(urls: tuple[str, str]) -> None:
@@ -119,7 +119,7 @@ class _Witness:
 
     def _look(self) -> None:
         generation = 0
-        with httpx2.Client(base_url=self._url, timeout=60) as api:
+        with httpx2.Client(base_url=self._url, timeout=60, headers=ADMIN) as api:
             while not self._stop.is_set():
                 versions = api.get("/api/v1/models/race/versions?limit=1000")
                 pointer = api.get("/api/v1/models/race/pointers/production")

@@ -19,7 +19,7 @@ from registry.settings import Settings
 from tests.reliability import flow
 from tests.reliability.caller import AnswerLost, Caller, Violation
 from tests.reliability.world import World, opened
-from tests.servers.app import BASE, assert_problem, begin, create, digest_of, listing, send
+from tests.servers.app import ADMIN, BASE, assert_problem, begin, create, digest_of, listing, send
 from tests.servers.s3 import S3Server
 
 CALLERS = 50
@@ -118,7 +118,7 @@ def test_concurrent_commits_seal_what_is_in_s3_once(
     database.close()
     files = {f"f{n}": b"%d" % n for n in range(6)}
     with (
-        TestClient(create_app(settings), base_url=BASE) as api,
+        TestClient(create_app(settings), base_url=BASE, headers=ADMIN) as api,
         ThreadPoolExecutor(8) as pool,
         httpx2.Client(trust_env=False) as bucket,
     ):

@@ -21,7 +21,7 @@ from registry.settings import Settings
 from registry.sweep import Rules
 from tests.reliability import checks
 from tests.reliability.caller import Caller
-from tests.servers.app import BASE
+from tests.servers.app import ADMIN, BASE
 
 SWEEPS, DELETED = 12, 3
 DELAY_S = 0.2
@@ -37,7 +37,7 @@ def app(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     )
     for name in [*(f"sweep.before_{step}" for step in STEPS), *THEIRS]:
         monkeypatch.setitem(failpoints.ACTIONS, name, partial(time.sleep, DELAY_S))
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False):
+    with TestClient(app, base_url=BASE, headers=ADMIN, raise_server_exceptions=False):
         yield app
 
 
@@ -77,7 +77,7 @@ def test_nothing_that_is_needed_is_swept(app: FastAPI) -> None:
 
 def _api(app: FastAPI) -> TestClient:
     """A client of its own for each thread; the application runs already."""
-    return TestClient(app, base_url=BASE, raise_server_exceptions=False)
+    return TestClient(app, base_url=BASE, headers=ADMIN, raise_server_exceptions=False)
 
 
 class _Crowd:

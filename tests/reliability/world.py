@@ -23,7 +23,7 @@ from storage.errors import StorageError
 from tests.reliability import checks
 from tests.reliability.caller import ATTEMPTS, Caller, Violation
 from tests.reliability.faults import Faults, FaultyStore, break_engine
-from tests.servers.app import BASE, create_engine
+from tests.servers.app import ADMIN, BASE, create_engine
 
 LARGE = 4096
 """Bytes from which a file counts as large in here: it is verified after its commit, and cut into chunks."""
@@ -109,7 +109,7 @@ def opened(
         Settings(home=home, database_url=database_url, storage_url=storage_url, **{**quiet, **more})
     )
     faults = Faults()
-    with TestClient(app, base_url=BASE, raise_server_exceptions=False) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN, raise_server_exceptions=False) as api:
         store = app.state.store
         app.state.store, app.state.verifier = FaultyStore(store, faults), _Asleep()
         break_engine(app.state.database.engine, faults)

@@ -1,6 +1,7 @@
 """The registry's application inside the test's process, once for each database, with a blob store in memory."""
 
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from registry.settings import Settings
 from tests.servers.postgres import Postgres
 
 BASE = "http://127.0.0.1"
+TOKEN = os.environ["MODELYARD_REGISTRY_TOKEN"]
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+"""The headers of an administrator of every registry in these tests, see conftest.py."""
 KINDS = ["sqlite", "postgresql"]
 NewDatabase = Callable[[str, Path], str]
 
@@ -115,7 +119,7 @@ def app(settings: Settings) -> FastAPI:
 @pytest.fixture
 def api(app: FastAPI) -> Iterator[TestClient]:
     """A client of the application, on each database."""
-    with TestClient(app, base_url=BASE) as client:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as client:
         yield client
 
 

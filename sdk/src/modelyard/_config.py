@@ -29,13 +29,18 @@ class Config:
 
 
 def load(url: str | None = None, token: str | None = None) -> Config:
-    """Combine arguments, environment and config.json; an empty `token` stands for none. Raises ConfigurationError."""
+    """Combine arguments, environment and config.json; an empty `token` stands for none. Raises ConfigurationError.
+
+    A registry on this machine keeps a token for its user in local.json, so that nobody has to log in to it.
+    """
     home = home_directory()
     stored = _read(home / "config.json")
     chosen = check_url(url or os.environ.get("MODELYARD_URL") or stored.get("url") or DEFAULT_URL)
     secret = os.environ.get("MODELYARD_TOKEN") if token is None else token
     if secret is None and stored.get("url") == chosen:
         secret = stored.get("token")
+    if secret is None and _same_place((local := _read(home / "local.json")).get("url", ""), chosen):
+        secret = local.get("token")
     return Config(url=chosen, token=check_token(secret) if secret else None, home=home)
 
 
@@ -88,6 +93,11 @@ def check_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(f"{url!r} is not a registry's URL: expected something like {DEFAULT_URL}.")
     return url.rstrip("/")
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two URLs name one registry of this machine."""
+    return one.replace("//localhost", "//127.0.0.1") == other.replace("//localhost", "//127.0.0.1")
 
 
 def _split(url: str) -> SplitResult:
