@@ -1,16 +1,10 @@
-"""Looking: models, versions, pointers and history, in pages that neither repeat nor skip.
+"""Looking: models, versions, pointers and history, in pages (pages.py)."""
 
-A page is cut by key, not by offset: the cursor names the last row seen, so that rows added meanwhile cannot shift it.
-"""
-
-import base64
-import binascii
-import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
@@ -31,12 +25,12 @@ from registry.domain import (
 )
 from registry.errors import (
     FileNotFound,
-    InvalidCursor,
     ModelNotFound,
     PointerNotFound,
     VersionDeleted,
     VersionNotFound,
 )
+from registry.pages import Page, cursor, cut, time_in
 from registry.tables import (
     BlobRow,
     ContentBlobRow,
@@ -49,15 +43,6 @@ from registry.tables import (
 )
 
 Session = ReadSession | WriteSession
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """`items`, and the cursor that gives the ones after them; None on the last page."""
-
-    items: Sequence[T]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +131,8 @@ def models(
     if search:
         query = query.where(ModelRow.name.contains(search, autoescape=True))
     if after is not None:
-        query = query.where(ModelRow.name > _cursor(after, str))
-    rows, following = _cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.name)
+        query = query.where(ModelRow.name > cursor(after, str))
+    rows, following = cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.name)
     return Page(_models(session, rows), following)
 
 
@@ -171,8 +156,8 @@ def versions(
     query = sa.select(VersionRow).where(VersionRow.model_id == owner.id).order_by(VersionRow.number.desc())
     query = query.where(VersionRow.deleted_at.is_not(None) if deleted else VersionRow.deleted_at.is_(None))
     if after is not None:
-        query = query.where(VersionRow.number < _cursor(after, int))
-    rows, following = _cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.number)
+        query = query.where(VersionRow.number < cursor(after, int))
+    rows, following = cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.number)
     return Page(_versions(session, owner, rows), following)
 
 
@@ -207,10 +192,10 @@ def history(
     if pointer_name is not None:
         query = query.where(MoveRow.pointer == pointer_name)
     if after is not None:
-        at, last_pointer, generation = _cursor(after, str, str, int)
+        at, last_pointer, generation = cursor(after, str, str, int)
         seen = sa.tuple_(MoveRow.at, MoveRow.pointer, MoveRow.generation)
-        query = query.where(seen < sa.tuple_(_time(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
-    rows, following = _cut(
+        query = query.where(seen < sa.tuple_(time_in(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
+    rows, following = cut(
         session.scalars(query.limit(limit + 1)).all(),
         limit,
         lambda row: (row.at.isoformat(timespec="microseconds"), row.pointer, row.generation),
@@ -370,43 +355,3 @@ def _files_query() -> sa.Select[FileRow, ContentRow]:
 
 
 _MOVE_KEY_TYPES = (MoveRow.at.type, MoveRow.pointer.type, MoveRow.generation.type)
-
-
-def _cut(rows: Sequence[T], limit: int, key: Callable[[T], object]) -> tuple[Sequence[T], str | None]:
-    if len(rows) <= limit:
-        return rows, None
-    last = key(rows[limit - 1])
-    values = last if isinstance(last, tuple) else (last,)
-    return rows[:limit], base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
-
-
-def _cursor(text: str, *kinds: type) -> Any:
-    try:
-        values = json.loads(base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, RecursionError) as error:
-        raise _invalid_cursor() from error
-    if not isinstance(values, list) or list(map(type, values)) != list(kinds):
-        raise _invalid_cursor()
-    if any(isinstance(value, int) and abs(value) > 2**63 - 1 for value in values):
-        raise _invalid_cursor()
-    if any(isinstance(value, str) and not _is_plain(value) for value in values):
-        raise _invalid_cursor()
-    return values[0] if len(values) == 1 else values
-
-
-def _is_plain(value: str) -> bool:
-    return value.isascii() and value.isprintable()
-
-
-def _time(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise _invalid_cursor() from error
-    if at.tzinfo is None:
-        raise _invalid_cursor()
-    return at
-
-
-def _invalid_cursor() -> InvalidCursor:
-    return InvalidCursor('The cursor "after" is not one that this registry gave out. Start again without it.')

@@ -8,6 +8,7 @@ from registry import browse, publish
 from registry.http import schemas
 from registry.http.deps import Db, Publisher, Reader
 from registry.http.strict import StrictRoute
+from registry.pages import Page
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"], route_class=StrictRoute)
 
@@ -30,7 +31,7 @@ def list_models(
     search: Annotated[str, Query(max_length=128, description="part of the name")] = "",
     limit: Limit = 100,
     after: After = None,
-) -> browse.Page[browse.Model]:
+) -> Page[browse.Model]:
     """Models by name."""
     with database.read() as session:
         return browse.models(session, caller, search=search, limit=limit, after=after)

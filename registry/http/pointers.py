@@ -10,6 +10,7 @@ from registry.http import schemas
 from registry.http.deps import Db, Promoter, Reader
 from registry.http.models import After, Limit
 from registry.http.strict import StrictRoute
+from registry.pages import Page
 
 router = APIRouter(prefix="/api/v1/models/{model}", tags=["pointers"], route_class=StrictRoute)
 
@@ -84,7 +85,7 @@ def history(
     pointer: Annotated[str | None, Query(max_length=64, description="of this stage or alias only")] = None,
     limit: Limit = 100,
     after: After = None,
-) -> browse.Page[browse.Move]:
+) -> Page[browse.Move]:
     """Who moved what, when and why; newest first."""
     with database.read() as session:
         return browse.history(session, caller, model, pointer_name=pointer, limit=limit, after=after)

@@ -19,6 +19,7 @@ from registry.http.models import After, Limit
 from registry.http.ranges import NOT_SATISFIABLE, byte_range
 from registry.http.strict import LongRoute
 from registry.http.uploads import files_of
+from registry.pages import Page
 from storage import BlobStore
 from storage.errors import StorageError
 
@@ -92,7 +93,7 @@ def list_versions(
     deleted: Annotated[
         bool, Query(description="those that were deleted, instead of those that were not")
     ] = False,
-) -> browse.Page[browse.Version]:
+) -> Page[browse.Version]:
     """Versions of a model, newest first."""
     with database.read() as session:
         return browse.versions(session, caller, model, deleted=deleted, limit=limit, after=after)
