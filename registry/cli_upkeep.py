@@ -4,22 +4,15 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import click
-import sqlalchemy as sa
-from pydantic import ValidationError
 
-from registry import fsck, migrate, scrub, sweep
-from registry.database import Database
-from registry.errors import RegistryError
-from registry.settings import Settings
-from storage import BlobStore, open_store
-from storage.errors import StorageError
+from registry import fsck, scrub, sweep
+from registry.cli_common import as_json_option, fail, opened, progress, read_settings, reported
+from storage import open_store
 
-_json = click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 _force = click.option("--force", is_flag=True, help="go on although it is an implausible share of everything")
 
 
@@ -30,10 +23,10 @@ _force = click.option("--force", is_flag=True, help="go on although it is an imp
 )
 @click.option("--max-per-second", type=click.FloatRange(min=0.1), default=math.inf, help="rows and objects")
 @_force
-@_json
+@as_json_option
 def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool, as_json: bool) -> None:
     """Give back the space of bytes that nothing needs any more."""
-    with _opened() as (settings, database, store):
+    with opened() as (settings, database, store):
         rules = sweep.Rules(
             settings.restore_window_s,
             settings.sweep_grace_s,
@@ -48,7 +41,7 @@ def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool
     if not apply and not as_json:
         click.echo("Nothing was changed. Add --apply to do it.")
     if done.failed:
-        _fail(f"the store did not delete {done.failed} objects; the next sweep tries again")
+        fail(f"the store did not delete {done.failed} objects; the next sweep tries again")
 
 
 @click.command("scrub")
@@ -62,10 +55,10 @@ def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool
     "--parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="blobs read at once"
 )
 @_force
-@_json
+@as_json_option
 def scrub_command(apply: bool, older_than: float, parallel: int, force: bool, as_json: bool) -> None:
     """Read all stored bytes again, and exit with 1 if any are not what they should be."""
-    with _opened() as (settings, database, store):
+    with opened() as (settings, database, store):
         rules = scrub.Rules(
             apply=apply,
             older_than_s=older_than * 3600,
@@ -81,13 +74,13 @@ def scrub_command(apply: bool, older_than: float, parallel: int, force: bool, as
 
 @click.command("fsck")
 @click.option("--deep", is_flag=True, help="also read and hash every byte")
-@_json
+@as_json_option
 def fsck_command(deep: bool, as_json: bool) -> None:
     """Check that database and store agree, and exit with 1 if they do not. Changes nothing."""
-    with _reported():
-        settings = _settings()
+    with reported():
+        settings = read_settings()
         store = open_store(settings.storage_url)
-        problems = fsck.fsck(settings.database_url, store, deep=deep, progress=_progress)
+        problems = fsck.fsck(settings.database_url, store, deep=deep, progress=progress)
         store.close()
     if as_json:
         click.echo(json.dumps({"clean": not problems, "problems": [dataclasses.asdict(p) for p in problems]}))
@@ -99,44 +92,8 @@ def fsck_command(deep: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-@contextmanager
-def _opened() -> Iterator[tuple[Settings, Database, BlobStore]]:
-    with _reported():
-        settings = _settings()
-        database = Database(settings.database_url)
-        store = open_store(settings.storage_url)
-        try:
-            with database.engine.connect() as connection:
-                if migrate.current_revision(connection) != migrate.head_revision():
-                    _fail(
-                        "the database has another schema than this release: run `modelyard-registry migrate`"
-                    )
-            yield settings, database, store
-        finally:
-            store.close()
-            database.close()
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except (RegistryError, StorageError, sweep.Implausible, scrub.TooMuchDamage) as error:
-        _fail(str(error))
-    except sa.exc.DBAPIError as error:
-        _fail(f"the database does not answer as it should: {type(error.orig).__name__}")
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        # Not str(error): that repeats the values, and a database URL holds a password.
-        _fail("; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()))
-
-
 def _tell(counts: Mapping[str, Any], as_json: bool) -> None:
-    _progress("")
+    progress("")
     if as_json:
         click.echo(json.dumps(counts))
         return
@@ -145,16 +102,6 @@ def _tell(counts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _scrubbing(found: scrub.Scrubbed) -> None:
-    _progress(
+    progress(
         f"{found.blobs} blobs, {found.contents} contents, {found.bytes >> 20} MiB, {found.damaged} damaged"
     )
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{text}", nl=False, err=True)
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(1)
