@@ -10,7 +10,9 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from registry import __version__, bootstrap
+from registry.audit_export import Exporter, export_in_background
 from registry.background import Background
+from registry.checkpoints import Signer
 from registry.database import Database
 from registry.events import Notifier
 from registry.http import (
@@ -32,7 +34,7 @@ from registry.identify import Identities
 from registry.settings import Settings
 from registry.sweep import Rules, sweep_in_background
 from registry.verify import verify_all
-from storage import open_store
+from storage import BlobStore, open_store
 
 DESCRIPTION = """\
 Keeps trained models, decides which version is in production, and tells whoever serves it.
@@ -66,9 +68,11 @@ def create_app(settings: Settings) -> FastAPI:
         token = settings.token.get_secret_value() if settings.token is not None else None
         app.state.identities, app.state.key = Identities(database, key, token), key
         await to_thread.run_sync(bootstrap.let_in, settings, database, key)
+        checkpointer = _checkpointer(settings, database, store, key)
         notifier.start()
         verifier.start()
         sweeper.start()
+        checkpointer.start()
         others = asyncio.create_task(
             notifier.follow_other_processes(database, settings.feed_poll_s, log.warning)
         )
@@ -81,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
                 await others
             await to_thread.run_sync(verifier.stop)
             await to_thread.run_sync(sweeper.stop)
+            await to_thread.run_sync(checkpointer.stop)
             store.close()
             database.close()
 
@@ -104,3 +109,10 @@ def create_app(settings: Settings) -> FastAPI:
     for noun in (models, uploads, versions, deletions, pointers, events, tokens, principals, workspaces):
         app.include_router(noun.router)
     return app
+
+
+def _checkpointer(settings: Settings, database: Database, store: BlobStore, key: bytes) -> Background:
+    export = partial(export_in_background, Exporter(database, store, Signer(key)))
+    return Background(
+        "checkpointer", lambda stop: export(stopping=stop), interval_s=settings.audit_checkpoint_s
+    )

@@ -30,7 +30,7 @@ from registry.errors import (
     VersionDeleted,
     VersionNotFound,
 )
-from registry.pages import Page, cursor, cut, time_in
+from registry.pages import Page, cut, read_cursor, read_time
 from registry.tables import (
     BlobRow,
     ContentBlobRow,
@@ -131,7 +131,7 @@ def models(
     if search:
         query = query.where(ModelRow.name.contains(search, autoescape=True))
     if after is not None:
-        query = query.where(ModelRow.name > cursor(after, str))
+        query = query.where(ModelRow.name > read_cursor(after, str))
     rows, following = cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.name)
     return Page(_models(session, rows), following)
 
@@ -156,7 +156,7 @@ def versions(
     query = sa.select(VersionRow).where(VersionRow.model_id == owner.id).order_by(VersionRow.number.desc())
     query = query.where(VersionRow.deleted_at.is_not(None) if deleted else VersionRow.deleted_at.is_(None))
     if after is not None:
-        query = query.where(VersionRow.number < cursor(after, int))
+        query = query.where(VersionRow.number < read_cursor(after, int))
     rows, following = cut(session.scalars(query.limit(limit + 1)).all(), limit, lambda row: row.number)
     return Page(_versions(session, owner, rows), following)
 
@@ -192,9 +192,9 @@ def history(
     if pointer_name is not None:
         query = query.where(MoveRow.pointer == pointer_name)
     if after is not None:
-        at, last_pointer, generation = cursor(after, str, str, int)
+        at, last_pointer, generation = read_cursor(after, str, str, int)
         seen = sa.tuple_(MoveRow.at, MoveRow.pointer, MoveRow.generation)
-        query = query.where(seen < sa.tuple_(time_in(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
+        query = query.where(seen < sa.tuple_(read_time(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
     rows, following = cut(
         session.scalars(query.limit(limit + 1)).all(),
         limit,

@@ -9,6 +9,7 @@ import click
 from pydantic import ValidationError
 
 from registry import __version__, migrate
+from registry.cli_audit import audit
 from registry.cli_storage import storage
 from registry.cli_upkeep import fsck_command, scrub_command, sweep_command
 from registry.database import Database
@@ -85,7 +86,7 @@ def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) 
         _fail(f"cannot migrate the database: {error}")
 
 
-for command in (sweep_command, scrub_command, fsck_command, storage):
+for command in (sweep_command, scrub_command, fsck_command, storage, audit):
     main.add_command(command)
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from registry import migrate, scrub, sweep
+from registry.audit_export import TrailDamaged
 from registry.database import Database
 from registry.errors import RegistryError
 from registry.settings import Settings
@@ -41,7 +42,7 @@ def opened() -> Iterator[tuple[Settings, Database, BlobStore]]:
 def reported() -> Iterator[None]:
     try:
         yield
-    except (RegistryError, StorageError, sweep.Implausible, scrub.TooMuchDamage) as error:
+    except (RegistryError, StorageError, sweep.Implausible, scrub.TooMuchDamage, TrailDamaged) as error:
         fail(str(error))
     except sa.exc.DBAPIError as error:
         fail(f"the database does not answer as it should: {type(error.orig).__name__}")

@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from registry.domain import sha256
 from registry.errors import DatabaseUnavailable
 
 
@@ -73,6 +74,42 @@ def _utc_now_sqlite(_element: utc_now, _compiler: SQLCompiler, **_options: Any) 
 def _utc_now_postgresql(_element: utc_now, _compiler: SQLCompiler, **_options: Any) -> str:
     # Not now(): that is when the transaction began, and a writer may have waited for its lock since.
     return "clock_timestamp()"
+
+
+class as_text(sa.sql.functions.FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """A point in time as text: 2026-11-22T10:00:00.123456Z."""
+
+    type = sa.String()
+    inherit_cache = True
+
+
+@compiles(as_text, "sqlite")
+def _as_text_sqlite(element: as_text, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)  # that is how UtcDateTime keeps it
+
+
+@compiles(as_text, "postgresql")
+def _as_text_postgresql(element: as_text, compiler: SQLCompiler, **options: Any) -> str:
+    at = compiler.process(element.clauses, **options)
+    return f"to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+
+
+class sha256_of(sa.sql.functions.FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """The digest of a text, computed by the database: "sha256:" and 64 hex digits."""
+
+    type = sa.String()
+    inherit_cache = True
+
+
+@compiles(sha256_of, "sqlite")
+def _sha256_of_sqlite(element: sha256_of, compiler: SQLCompiler, **options: Any) -> str:
+    return f"modelyard_sha256({compiler.process(element.clauses, **options)})"
+
+
+@compiles(sha256_of, "postgresql")
+def _sha256_of_postgresql(element: sha256_of, compiler: SQLCompiler, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    return f"('sha256:' || encode(sha256(convert_to({text}, 'UTF8')), 'hex'))"
 
 
 class Database:
@@ -159,6 +196,9 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # an acknowledged promotion survives a power cut
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.create_function(
+            "modelyard_sha256", 1, lambda text: sha256(text.encode()), deterministic=True
+        )
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from storage import BlobStore
 from storage.errors import BlobNotFound
-from storage.layout import is_trial
+from storage.layout import is_audit, is_trial
 
 PIECE = 1 << 20
 LOOKUPS = 500
@@ -55,7 +55,7 @@ def fsck(
     layouts, wrong = _layouts(facts)
     problems += [*wrong, *_trash(facts)]
     progress("objects")
-    sizes = {stat.key: stat.size for stat in store.iterate() if not is_trial(stat.key)}
+    sizes = {s.key: s.size for s in store.iterate() if not (is_trial(s.key) or is_audit(s.key))}
     problems += _objects(facts, sizes)
     problems += _leaks(facts, sizes, database_url, store)
     if deep:

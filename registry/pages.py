@@ -33,7 +33,7 @@ def cut(rows: Sequence[T], limit: int, key: Callable[[T], object]) -> tuple[Sequ
     return rows[:limit], base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
 
-def cursor(text: str, *kinds: type) -> Any:
+def read_cursor(text: str, *kinds: type) -> Any:
     """What `key` gave for the last row: one value, or a list. Raises InvalidCursor unless it is of these kinds."""
     try:
         values = json.loads(base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True))
@@ -48,7 +48,7 @@ def cursor(text: str, *kinds: type) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def time_in(text: str) -> datetime:
+def read_time(text: str) -> datetime:
     """The time that a cursor holds as text. Raises InvalidCursor."""
     try:
         at = datetime.fromisoformat(text)

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="under which tokens are recognised; the same for all registries of one database. Without it, one is "
+        description="under which tokens are recognised and checkpoints signed; the same for all registries of one database. Without it, one is "
         "kept in MODELYARD_HOME/secret.key",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="limit of a JSON body")
@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     )
     sweep_max_share: float = Field(
         0.2, ge=0, le=1, description="the sweep stops when it would take a larger share of all blobs at once"
+    )
+    audit_checkpoint_s: float = Field(
+        300.0, ge=0, description="how often the server signs where the audit trail ends; 0: never"
     )
     feed_poll_s: float = Field(
         0.5, gt=0, description="how often watchers look for events of other registry processes"

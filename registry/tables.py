@@ -9,8 +9,10 @@
     trash                                                      keys to delete, unless a blob takes them first
     events, feed                                               the change feed and its one counter
     access_tables.py                                           who may do what: principals, groups, grants, tokens
+    audit, audit_head                                          who did or tried what; each row hashed with the one before
 
-Triggers (see migrations/) refuse to change or remove versions, files, contents and moves.
+Triggers (see migrations/) refuse to change or remove versions, files, contents, moves and audit rows. An audit row that does
+not follow the head is refused as well, and one that does becomes the head.
 """
 
 from datetime import datetime
@@ -25,6 +27,8 @@ from registry.database import UtcDateTime, utc_now
 Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 # SQLite gives rowid semantics only to INTEGER, PostgreSQL needs 64 bits.
 BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# What begins with a prefix is then a range of an index, in whatever language the database sorts.
+_ByteOrder = sa.String(512).with_variant(sa.String(512, collation="C"), "postgresql")
 
 
 def _is_digest(column: str) -> str:
@@ -300,3 +304,48 @@ class FeedRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """Something that was done or refused. audit.py says what the digest covers: everything else here."""
+
+    __tablename__ = "audit"
+    __table_args__ = (
+        sa.CheckConstraint("sequence >= 1", "sequence"),
+        sa.CheckConstraint("outcome IN ('done', 'denied')", "outcome"),
+        sa.CheckConstraint(_is_digest("previous_digest"), "previous_digest"),
+        sa.CheckConstraint(_is_digest("digest"), "digest"),
+        # What auditors ask for, each newest first.
+        sa.Index(None, "workspace", "sequence"),
+        sa.Index(None, "actor", "sequence"),
+        sa.Index(None, "resource", "sequence"),
+        sa.Index(None, "at"),
+    )
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    workspace: Mapped[str] = mapped_column(sa.String(64))
+    actor: Mapped[str] = mapped_column(sa.String(256))
+    token_id: Mapped[str | None] = mapped_column(sa.String(32))
+    action: Mapped[str] = mapped_column(sa.String(64))
+    resource: Mapped[str] = mapped_column(_ByteOrder)
+    outcome: Mapped[str] = mapped_column(sa.String(6))
+    data: Mapped[dict[str, Any]] = mapped_column(sa.JSON())  # as it was written: JSONB rewrites numbers
+    request_id: Mapped[str] = mapped_column(sa.String(64))
+    previous_digest: Mapped[str] = mapped_column(sa.String(71))
+    digest: Mapped[str] = mapped_column(sa.String(71))
+
+
+class AuditHeadRow(Base):
+    """One row: where the audit trail ends. Its lock makes appends queue."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (
+        sa.CheckConstraint("id = 1", "single_row"),
+        sa.CheckConstraint("sequence >= 0", "sequence"),
+        sa.CheckConstraint(_is_digest("digest"), "digest"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(sa.String(71))

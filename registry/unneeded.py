@@ -23,6 +23,7 @@ from registry.tables import (
     VersionRow,
 )
 from storage import BlobStore
+from storage.layout import is_audit
 
 BATCH = 500
 """Rows that one transaction changes at most."""
@@ -107,7 +108,7 @@ def orphans(database: Database, store: BlobStore) -> Iterator[tuple[list[str], i
     """Keys that only the store knows, and how many objects were looked at, a batch at a time."""
     old = datetime.now(UTC) - ORPHAN_AGE
     for stats in batched(store.iterate()):
-        keys = [stat.key for stat in stats if stat.modified < old]
+        keys = [stat.key for stat in stats if stat.modified < old and not is_audit(stat.key)]
         with database.read() as session:
             known = known_keys(session, keys)
         yield [key for key in keys if key not in known], len(stats)

@@ -8,6 +8,10 @@
     trial/
     └── 77ab01…(32)             a few bytes for a moment: what can this store do? (trial.py) Left there only by a process that
                                 was killed; nobody's bytes, so no check counts them
+    audit/
+    └── checkpoints/
+        └── 00000000000000000042  a signed statement about the audit trail up to entry 42; nothing sweeps it away, and no
+                                check counts it
 
 A key is used once. A slow delete of an old key therefore never hits bytes that were uploaded again meanwhile,
 and no backend needs a conditional write. Upper-case letters, dots, and whatever a file system could take for
@@ -21,7 +25,11 @@ from storage.errors import InvalidKey
 
 MAX_KEY_LENGTH = 240  # fits one file name (255 bytes), which the disk store gives to a blob in the making
 
+CHECKPOINTS = "audit/checkpoints/"
+"""What every key that `checkpoint_key` makes begins with."""
+
 _TRIAL = "trial/"
+_AUDIT = "audit/"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY = re.compile(r"[a-z0-9]{1,64}(/[a-z0-9]{1,64}){0,7}")
 _PREFIX = re.compile(r"([a-z0-9]{1,64}/){0,7}[a-z0-9]{0,64}")
@@ -41,6 +49,16 @@ def trial_key() -> str:
 def is_trial(key: str) -> bool:
     """Whether `trial_key` made this key: what lies there belongs to no upload and no version."""
     return key.startswith(_TRIAL)
+
+
+def checkpoint_key(sequence: int) -> str:
+    """The key of the checkpoint at this entry of the audit trail: text that sorts as the number does."""
+    return f"{CHECKPOINTS}{sequence:020d}"
+
+
+def is_audit(key: str) -> bool:
+    """Whether this key is one of the audit trail's: what lies there belongs to no upload and no version, and stays."""
+    return key.startswith(_AUDIT)
 
 
 def hex_digits(digest: str) -> str:
