@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from registry.errors import Forbidden, InvalidName, ModelNotFound, WorkspaceNotFound
+from registry.errors import Forbidden, InvalidName, ModelNotFound, RegistryError, WorkspaceNotFound
 from registry.tables import ModelRow
 
 
@@ -117,13 +117,17 @@ def require(caller: Caller, permission: Permission, model: str | None = None) ->
     """Raise unless the caller may: what it may not read is not there (NotFound), else Forbidden."""
     if caller.permits(permission, model):
         return
+    refusal: RegistryError
     if not caller.permits(Permission.READ):
-        raise WorkspaceNotFound(caller.workspace)
-    if model is not None and not caller.permits(Permission.READ, model):
-        raise ModelNotFound(model)
-    raise Forbidden(
-        f"This needs the right to {permission.value}, which {caller.name!r} has not been given here."
-    )
+        refusal = WorkspaceNotFound(caller.workspace)
+    elif model is not None and not caller.permits(Permission.READ, model):
+        refusal = ModelNotFound(model)
+    else:
+        refusal = Forbidden(
+            f"This needs the right to {permission.value}, which {caller.name!r} has not been given here."
+        )
+    refusal.denied = True
+    raise refusal
 
 
 def check_pattern(pattern: str) -> str:

@@ -14,6 +14,7 @@ from registry.audit_export import Exporter, export_in_background
 from registry.background import Background
 from registry.checkpoints import Signer
 from registry.database import Database
+from registry.denials import Denials
 from registry.events import Notifier
 from registry.http import (
     deletions,
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         key = bootstrap.secret_key(settings)
         token = settings.token.get_secret_value() if settings.token is not None else None
         app.state.identities, app.state.key = Identities(database, key, token), key
+        app.state.denials = Denials(database)
         await to_thread.run_sync(bootstrap.let_in, settings, database, key)
         checkpointer = _checkpointer(settings, database, store, key)
         notifier.start()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from registry import browse, events
+from registry import audit, browse, events
 from registry.access import Caller
 from registry.browse import model_row, version_row
 from registry.database import WriteSession, utc_now
@@ -41,7 +41,7 @@ def delete(session: WriteSession, caller: Caller, model: str, number: int, *, wi
         version.deleted_at = session.scalars(sa.select(utc_now())).one()
         version.deleted_by = caller.name
         session.flush()
-        events.record(session, owner, "version.deleted", {"number": number, "actor": caller.name})
+        _tell(session, caller, owner, "version.deleted", number, {})
     assert version.deleted_at is not None  # noqa: S101 - mypy forgets it across the flush
     return Deletion(
         model=model,
@@ -66,7 +66,7 @@ def restore(
             )
         version.deleted_at = version.deleted_by = None
         session.flush()
-        events.record(session, owner, "version.restored", {"number": number, "actor": caller.name})
+        _tell(session, caller, owner, "version.restored", number, {})
     return browse.version(session, caller, model, number)
 
 
@@ -89,8 +89,15 @@ def _set_hold(
         version.legal_hold = reason
         session.flush()
         kind = "version.held" if reason is not None else "version.released"
-        events.record(session, owner, kind, {"number": number, **told, "actor": caller.name})
+        _tell(session, caller, owner, kind, number, told)
     return browse.version(session, caller, model, number)
+
+
+def _tell(
+    session: WriteSession, caller: Caller, owner: ModelRow, kind: str, number: int, told: dict[str, str]
+) -> None:
+    events.record(session, owner, kind, {"number": number, **told, "actor": caller.name})
+    audit.record(session, caller, kind, f"models/{owner.name}/versions/{number}", told)
 
 
 def _locked(session: WriteSession, caller: Caller, model: str, number: int) -> tuple[ModelRow, VersionRow]:

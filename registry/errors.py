@@ -40,9 +40,13 @@ from collections.abc import Sequence
 
 
 class RegistryError(Exception):
-    """Base of all expected failures. `code` is stable and public; `data` goes into the answer beside it."""
+    """Base of all expected failures. `code` is stable and public; `data` goes into the answer beside it.
+
+    `denied`: the caller has not the right, whatever the answer says; that is audited.
+    """
 
     code = "registry_error"
+    denied = False
 
     def __init__(self, message: str, **data: object) -> None:
         super().__init__(message)
@@ -91,6 +95,7 @@ class Unauthorized(RegistryError):
 
 class Forbidden(RegistryError):
     code = "forbidden"
+    denied = True
 
 
 class NotFound(RegistryError):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from registry import principals
+from registry import audit, principals
 from registry.access import ROLES, Caller, check_pattern
 from registry.access_tables import GrantRow, GroupRow, PrincipalRow
 from registry.database import ReadSession, WriteSession, insert_or_ignore
@@ -46,8 +46,12 @@ def give(
     else:
         whom = {"group_id": principals.group_row(session, caller, group or "").id}
     key = {"workspace_id": caller.workspace_id, **whom, "role": role, "pattern": pattern}
-    insert_or_ignore(session, GrantRow, key | {"created_by": caller.name})
-    return _grants(session, caller, *(getattr(GrantRow, column) == value for column, value in key.items()))[0]
+    same = [getattr(GrantRow, column) == value for column, value in key.items()]
+    if not (found := _grants(session, caller, *same)):
+        insert_or_ignore(session, GrantRow, key | {"created_by": caller.name})
+        found = _grants(session, caller, *same)
+        audit.record(session, caller, "grant.given", f"grants/{found[0].id}", _said(found[0]))
+    return found[0]
 
 
 def listed(session: ReadSession, caller: Caller) -> Sequence[Grant]:
@@ -61,7 +65,17 @@ def take(session: WriteSession, caller: Caller, grant: int) -> Grant:
     if not found:
         raise GrantNotFound(grant)
     session.execute(sa.delete(GrantRow).where(GrantRow.id == grant))
+    audit.record(session, caller, "grant.taken", f"grants/{grant}", _said(found[0]))
     return found[0]
+
+
+def _said(grant: Grant) -> dict[str, str | None]:
+    return {
+        "principal": grant.principal,
+        "group": grant.group,
+        "role": grant.role,
+        "pattern": grant.pattern,
+    }
 
 
 def _grants(

@@ -13,6 +13,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from registry import audit
 from registry.access import SYSTEM, Caller, Permission
 from registry.access_tables import GroupRow, MembershipRow, PrincipalRow
 from registry.database import ReadSession, WriteSession, insert_or_ignore, utc_now
@@ -68,6 +69,8 @@ def create(session: WriteSession, caller: Caller, name: str, kind: Kind, *, admi
         session.flush()
     except sa.exc.IntegrityError as error:
         raise NameTaken(f"The name {name!r} is taken.") from error
+    said = {"kind": kind, "administrator": administrator}
+    audit.record(session, caller, "principal.created", f"principals/{name}", said)
     return get(session, caller, name)
 
 
@@ -101,6 +104,8 @@ def set_disabled(session: WriteSession, caller: Caller, name: str, *, disabled: 
     if disabled != (found.disabled_at is not None):
         found.disabled_at = session.scalars(sa.select(utc_now())).one() if disabled else None
         session.flush()
+        action = "principal.disabled" if disabled else "principal.enabled"
+        audit.record(session, caller, action, f"principals/{name}")
     return get(session, caller, name)
 
 
@@ -113,6 +118,7 @@ def create_group(session: WriteSession, caller: Caller, name: str) -> Group:
         session.flush()
     except sa.exc.IntegrityError as error:
         raise NameTaken(f"There is a group {name!r} already.") from error
+    audit.record(session, caller, "group.created", f"groups/{name}")
     return Group(name, [], group.created_at, group.created_by)
 
 
@@ -126,13 +132,16 @@ def delete_group(session: WriteSession, caller: Caller, name: str) -> None:
     """Remove a group with its grants. Raises GroupNotFound."""
     session.delete(group_row(session, caller, name))
     session.flush()
+    audit.record(session, caller, "group.deleted", f"groups/{name}")
 
 
 def add_member(session: WriteSession, caller: Caller, group: str, principal: str) -> Group:
     """Raises GroupNotFound or PrincipalNotFound. Who is in it already stays in it."""
     found = group_row(session, caller, group)
     member = grantee(session, caller, principal)
-    insert_or_ignore(session, MembershipRow, {"group_id": found.id, "principal_id": member.id})
+    if session.get(MembershipRow, (found.id, member.id)) is None:
+        insert_or_ignore(session, MembershipRow, {"group_id": found.id, "principal_id": member.id})
+        audit.record(session, caller, "group.joined", f"groups/{group}", {"principal": principal})
     return _group_of(session, found)
 
 
@@ -140,10 +149,10 @@ def remove_member(session: WriteSession, caller: Caller, group: str, principal: 
     """Raises GroupNotFound or PrincipalNotFound. Who is not in it stays out of it."""
     found = group_row(session, caller, group)
     member = grantee(session, caller, principal)
-    gone = sa.delete(MembershipRow).where(
-        MembershipRow.group_id == found.id, MembershipRow.principal_id == member.id
-    )
-    session.execute(gone)
+    if (membership := session.get(MembershipRow, (found.id, member.id))) is not None:
+        session.delete(membership)
+        session.flush()
+        audit.record(session, caller, "group.left", f"groups/{group}", {"principal": principal})
     return _group_of(session, found)
 
 

@@ -14,7 +14,7 @@ it saw is refused if anybody was faster. All moves of one model queue at the mod
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
-from registry import events
+from registry import audit, events
 from registry.access import Caller
 from registry.browse import model_row, pointer_of, version_row
 from registry.database import WriteSession, utc_now
@@ -55,7 +55,7 @@ def promote(
     Raises ModelNotFound, VersionNotFound, VersionDeleted, VersionUnverified, VersionDamaged, InvalidName, or
     GenerationConflict when the pointer is not at `expected_generation` (0: it was never used).
     """
-    moves = _Moves(session, caller, model, reason)
+    moves = _Moves(session, caller, model, "version.promoted", reason)
     version = moves.version(number)
     if to in ("none", "archived"):
         return _leave_stage(moves, version, to, expected_generation)
@@ -84,7 +84,7 @@ def roll_back(
     Repeated, it goes further back; it never returns to a version that was rolled back from.
     Raises ModelNotFound, PointerNotFound, GenerationConflict or NothingToRollBack.
     """
-    moves = _Moves(session, caller, model, reason)
+    moves = _Moves(session, caller, model, "pointer.rolled_back", reason)
     check_pointer_name(pointer_name)
     pointer = moves.pointer(pointer_name)
     if pointer is None:
@@ -109,7 +109,7 @@ def remove(
     reason: str = "",
 ) -> Promotion:
     """Let a pointer hold nothing. It keeps its generation and history. Raises as `roll_back` does."""
-    moves = _Moves(session, caller, model, reason)
+    moves = _Moves(session, caller, model, "pointer.removed", reason)
     check_pointer_name(pointer_name)
     pointer = moves.pointer(pointer_name)
     if pointer is None:
@@ -157,9 +157,10 @@ def _expect(name: str, pointer: PointerRow | None, expected: int | None) -> None
 class _Moves:
     """The pointers of one model, locked for the rest of the transaction, and the writing of their history."""
 
-    def __init__(self, session: WriteSession, caller: Caller, model: str, reason: str) -> None:
+    def __init__(self, session: WriteSession, caller: Caller, model: str, action: str, reason: str) -> None:
         self._session = session
         self._caller = caller
+        self._action = action
         self._reason = reason
         self._revision: int | None = None
         self._model = model_row(session, caller, model, lock=True)
@@ -237,6 +238,15 @@ class _Moves:
         self._revision = events.record(self._session, self._model, kind, data)
 
     def outcome(self, number: int | None, pointer: PointerRow | None) -> Promotion:
+        """What to tell the caller, and, if anything was moved, the audit trail: one entry, however many pointers moved."""
+        if self._revision is not None:
+            said = {
+                "number": number,
+                "pointer": pointer.name if pointer is not None else None,
+                "generation": pointer.generation if pointer is not None else None,
+                "reason": self._reason,
+            }
+            audit.record(self._session, self._caller, self._action, f"models/{self._model.name}", said)
         stage = None
         if number is not None:
             held = [pointer.name for pointer in self.stages_of(number)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from registry import browse, contents, events, seal, uploads, verify, workspaces
+from registry import audit, browse, contents, events, seal, uploads, verify, workspaces
 from registry.access import Caller, Permission, require
 from registry.contents import Segment
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
@@ -68,6 +68,7 @@ def create_model(session: WriteSession, caller: Caller, name: str, description: 
     except sa.exc.IntegrityError as error:
         raise ModelExists(f"There is a model {name!r} already.") from error
     events.record(session, model, "model.created", {})
+    audit.record(session, caller, "model.created", f"models/{name}")
 
 
 def commit(
@@ -125,6 +126,9 @@ def commit(
         session.execute(sa.delete(LeaseRow).where(LeaseRow.upload_id == upload_id))
         workspaces.count(session, caller, versions=1, bytes_=sum(file.size for file in files))
         events.record(session, owner, "version.created", {"number": number, "digest": digest})
+        audit.record(
+            session, caller, "version.created", f"models/{model}/versions/{number}", {"digest": digest}
+        )
         return browse.version(session, caller, model, number), True
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from registry import audit
 from registry.access import ROLES, Caller, Permission, check_pattern, require
 from registry.access_tables import PrincipalRow, TokenRow
 from registry.database import ReadSession, WriteSession, utc_now
@@ -123,7 +124,10 @@ def create(
         raise PrincipalNotFound(
             "This caller has no account that tokens could belong to. Name a person or robot with `principal`."
         )
-    return issue(session, key, owner, wanted, created_by=caller.name)
+    token, told = issue(session, key, owner, wanted, created_by=caller.name)
+    said = {"principal": told.principal, "name": told.name, "role": told.role, "pattern": told.pattern}
+    audit.record(session, caller, "token.created", f"tokens/{told.id}", said)
+    return token, told
 
 
 def listed(session: ReadSession, caller: Caller, *, everybody: bool) -> Sequence[Token]:
@@ -161,6 +165,7 @@ def revoke(session: WriteSession, caller: Caller, token_id: str) -> Token:
         row.revoked_at = session.scalars(sa.select(utc_now())).one()
         row.revoked_by = caller.name
         session.flush()
+        audit.record(session, caller, "token.revoked", f"tokens/{row.id}", {"principal": owner.name})
     workspace = session.get(WorkspaceRow, row.workspace_id) if row.workspace_id is not None else None
     return _token_of(row, owner.name, workspace.name if workspace else None)
 

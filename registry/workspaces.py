@@ -5,11 +5,12 @@ its versions' files, however much of them is stored only once; a deleted version
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from registry import audit
 from registry.access import Caller
 from registry.database import ReadSession, WriteSession
 from registry.domain import check_workspace_name
@@ -51,6 +52,7 @@ def create(session: WriteSession, caller: Caller, name: str, limits: Limits) -> 
         session.flush()
     except sa.exc.IntegrityError as error:
         raise NameTaken(f"There is a workspace {name!r} already.") from error
+    audit.record(session, caller, "workspace.created", f"workspaces/{name}", asdict(limits))
     return _workspace_of(row)
 
 
@@ -66,7 +68,7 @@ def get(session: ReadSession, caller: Caller) -> Workspace:
     return _workspace_of(session.get_one(WorkspaceRow, caller.workspace_id))
 
 
-def limit(session: WriteSession, name: str, limits: Limits) -> Workspace:
+def limit(session: WriteSession, caller: Caller, name: str, limits: Limits) -> Workspace:
     """Set the limits of a workspace. What it has already stays. Raises WorkspaceNotFound."""
     row = session.scalar(sa.select(WorkspaceRow).where(WorkspaceRow.name == name).with_for_update())
     if row is None:
@@ -74,6 +76,7 @@ def limit(session: WriteSession, name: str, limits: Limits) -> Workspace:
     row.max_versions, row.max_bytes = limits.max_versions, limits.max_bytes
     row.max_requests_per_minute = limits.max_requests_per_minute
     session.flush()
+    audit.record(session, caller, "workspace.limited", f"workspaces/{name}", asdict(limits))
     return _workspace_of(row)
 
 

@@ -61,11 +61,10 @@ class Guard:
     ) -> Caller:
         return cast("Caller", request.scope["caller"])
 
-    def check(self, request: Request) -> Caller:
-        """Who is calling. Raises Unauthorized, NotFound, Forbidden or TooManyRequests."""
-        caller = identified(request)
+    def admit(self, request: Request) -> None:
+        """Find out who is calling, and whether they may. Raises Unauthorized, NotFound, Forbidden or TooManyRequests."""
+        caller = request.scope["caller"] = _identified(request)
         require(caller, self.permission, self._model(request, caller))
-        return caller
 
     def _model(self, request: Request, caller: Caller) -> str | None:  # noqa: ARG002 - other guards need it
         model: str | None = request.path_params.get("model")
@@ -80,7 +79,7 @@ class UploadGuard(Guard):
             return open_upload(session, caller, request.path_params["upload"]).model
 
 
-def identified(request: Request) -> Caller:
+def _identified(request: Request) -> Caller:
     identities = cast("Identities", request.app.state.identities)
     scope = request.scope
     return identities.caller(

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.domain import WORKSPACE_NAME
+from registry.errors import RegistryError
 from registry.http.deps import Guard
 from registry.http.errors import problem
 from registry.settings import is_loopback
@@ -100,8 +101,14 @@ class StrictRoute(APIRoute):
         guard = guard_of(self)
 
         async def strictly(request: Request) -> Response:
-            request.scope["caller"] = await to_thread.run_sync(guard.check, request)
-            return await handle(self.request_class(request.scope, request.receive))
+            try:
+                await to_thread.run_sync(guard.admit, request)
+                return await handle(self.request_class(request.scope, request.receive))
+            except RegistryError as error:
+                if error.denied:
+                    denied = request.scope["caller"], request.method, request.scope["path"], error
+                    await to_thread.run_sync(request.app.state.denials.record, *denied)
+                raise
 
         return strictly
 

@@ -71,8 +71,8 @@ def create_workspace(body: WorkspaceCreate, database: Db, caller: Administrator)
 
 @router.put("/workspaces/{workspace}/limits", response_model=Workspace)
 def limit_workspace(
-    workspace: str, body: Limits, database: Db, _caller: Administrator
+    workspace: str, body: Limits, database: Db, caller: Administrator
 ) -> workspaces.Workspace:
     """Set its limits; what is left out is not limited. What is there already stays."""
     with database.write() as session:
-        return workspaces.limit(session, workspace, body.values())
+        return workspaces.limit(session, caller, workspace, body.values())
