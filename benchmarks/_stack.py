@@ -8,6 +8,7 @@ MLflow's client ─> mlflow server ┘
 
 import inspect
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 import modelyard
 
 from benchmarks._mlflow import Mlflow, mlflow
+from deploy.local import TOKENS
 from tests.servers import ceph
 from tests.servers.postgres import Postgres, postgres
 from tests.servers.processes import daemons
@@ -166,6 +168,7 @@ def servers(*, with_mlflow: bool = True) -> Iterator[Servers]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
         os.environ["MODELYARD_HOME"] = str(home / "client")
+        os.environ.update(dict.fromkeys(TOKENS, secrets.token_urlsafe()))
         access_key, secret_key = stack.enter_context(_fixture(s3_credentials))
         _say(f"starting Ceph, PostgreSQL{' and MLflow' if with_mlflow else ''} …")
         (home / "ceph").mkdir()

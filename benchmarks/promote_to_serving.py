@@ -32,7 +32,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
     with (
         tempfile.TemporaryDirectory(prefix="modelyard-bench-") as home,
         Stack(Path(home), free_port(), free_port()) as stack,
-        modelyard.Client(stack.registry_url) as client,
+        stack.client() as client,
     ):
         for _ in range(rounds + 1):
             client.publish(MODEL, model, example=data.features[:5])

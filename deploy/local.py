@@ -6,6 +6,8 @@ python -m deploy.local down    stop them
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,11 @@ from typing import Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+import modelyard
+
 RUN = Path(__file__).parent.parent / ".run"
+TOKENS = ("MODELYARD_REGISTRY_TOKEN", "MODELYARD_TOKEN")
+"""What the registry asks for, and what its clients send."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
@@ -76,18 +82,23 @@ class Server:
 
 @dataclass
 class Stack:
-    """A registry and an adapter that follows it, with all their data under `home`. A context manager."""
+    """A registry and an adapter that follows it, with all their data under `home`. A context manager.
+
+    `token` opens the registry; without one, the registry leaves one in local.json under `home`.
+    """
 
     home: Path
     registry_port: int
     adapter_port: int
     follow: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    token: str = field(default_factory=secrets.token_urlsafe, repr=False)
 
     def __post_init__(self) -> None:
         environment = {
             "MODELYARD_HOME": str(self.home),
             "MODELYARD_URL": self.registry_url,
+            **(dict.fromkeys(TOKENS, self.token) if self.token else {}),
             **self.environment,
         }
         self.registry = Server(
@@ -105,6 +116,10 @@ class Stack:
             f"{self.adapter_url}/v2/health/live",
             self.home / "adapter.log",
         )
+
+    def client(self) -> modelyard.Client:
+        """A client of the registry, with its token."""
+        return modelyard.Client(self.registry_url, self.token)
 
     @property
     def registry_url(self) -> str:
@@ -151,8 +166,9 @@ def up(registry_port: int = 7070, adapter_port: int = 8080) -> None:
     if _running():
         print("Already running (`make down` stops it).")
     else:
-        stack = Stack(RUN, registry_port, adapter_port)
+        stack = Stack(RUN, registry_port, adapter_port, token="")
         _remember([stack.registry.start(detached=True)])
+        _let_user_in()
         try:
             _remember([*_pids(), stack.adapter.start(detached=True)])
         except NotStarted:
@@ -184,6 +200,15 @@ USAGE = """
     curl -s http://127.0.0.1:{adapter}/v2/models          what is served
   Data and logs are in {logs}. `make down` stops both.
 """
+
+
+def _let_user_in() -> None:
+    """Put the token that the registry has left for its user where this user's SDK looks for it."""
+    token = RUN / "local.json"
+    if token.exists():
+        home = Path(os.environ.get("MODELYARD_HOME") or Path.home() / ".modelyard")
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(token, home / "local.json")  # with its permissions: nobody else's
 
 
 def _remember(pids: Sequence[int]) -> None:

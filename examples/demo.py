@@ -42,7 +42,7 @@ def main() -> int:
         try:
             with (
                 Stack(Path(home), free_port(), free_port()) as stack,
-                modelyard.Client(stack.registry_url) as client,
+                stack.client() as client,
             ):
                 outcome = story(stack, client)
         except (Failed, NotStarted, modelyard.ModelyardError, OSError) as error:
@@ -148,7 +148,8 @@ def promote_through_the_web(stack: Stack, number: int) -> None:
         {"number": number, "to": "production", "expected_generation": 0, "reason": "first"}
     ).encode()
     url = f"{stack.registry_url}/api/v1/models/{MODEL}/promotions"
-    with urlopen(Request(url, data=body, headers={"Content-Type": "application/json"}), timeout=10) as answer:  # noqa: S310 - our own registry
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {stack.token}"}
+    with urlopen(Request(url, data=body, headers=headers), timeout=10) as answer:  # noqa: S310 - our own registry
         if json.load(answer)["stage"] != "production":
             raise Failed("the promotion was not carried out")
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import modelyard
 import pytest
 
 from deploy.local import Stack
@@ -36,7 +35,7 @@ def test_the_demo_and_the_house_prices_hold(
     monkeypatch.setenv("MODELYARD_URL", stack.registry_url)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "client"))
     monkeypatch.setattr(house_price, "ADAPTER", stack.adapter_url)
-    with modelyard.Client(stack.registry_url) as client:
+    with stack.client() as client:
         monkeypatch.setattr("modelyard._default._made", [client])
         assert house_price.main() == pytest.approx([68_000.0, 78_000.0], abs=0.01)
         outcome = demo.story(stack, client)
@@ -47,7 +46,7 @@ def test_the_demo_and_the_house_prices_hold(
 
 def test_a_failed_request_fails_the_demo(tmp_path: Path) -> None:
     """The demo's own witness can fail: killing the adapter under load is noticed."""
-    with Stack(tmp_path, free_port(), free_port()) as stack, modelyard.Client(stack.registry_url) as client:
+    with Stack(tmp_path, free_port(), free_port()) as stack, stack.client() as client:
         data = demo.breast_cancer()
         model, _ = demo.train(data, components=1)
         client.publish(demo.MODEL, model, example=data.features[:5])
