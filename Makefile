@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml sdk/pyproject.toml requirements/dev.txt requirements/uv.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak check bench-artifacts up down lock clean
+.PHONY: help setup demo test soak check bench-artifacts bench-registry up down lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup  ## the whole test-suite (SQLite and PostgreSQL, disk and real S3 se
 
 soak: setup  ## the reliability tests with many more kills and failures (20 minutes and more)
 	@$(BIN)/python -m tests.reliability.soak --minutes 10
+
+bench-registry: setup  ## what authentication, audit and the change feed cost (two minutes)
+	@$(BIN)/python -m benchmarks.registry
 
 check: setup  ## linters, types, import directions
 	@$(BIN)/ruff check .

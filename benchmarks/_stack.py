@@ -169,13 +169,13 @@ def servers(*, with_mlflow: bool = True) -> Iterator[Servers]:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
         os.environ["MODELYARD_HOME"] = str(home / "client")
         os.environ.update(dict.fromkeys(TOKENS, secrets.token_urlsafe()))
-        access_key, secret_key = stack.enter_context(_fixture(s3_credentials))
+        access_key, secret_key = stack.enter_context(as_context(s3_credentials))
         _say(f"starting Ceph, PostgreSQL{' and MLflow' if with_mlflow else ''} …")
         (home / "ceph").mkdir()
         running = stack.enter_context(daemons(home / "ceph"))
         endpoint = ceph.start(home / "ceph", running, access_key=access_key, secret_key=secret_key)
         store = S3Server(endpoint, access_key=access_key, secret_key=secret_key)
-        database: Postgres = stack.enter_context(_fixture(postgres))
+        database: Postgres = stack.enter_context(as_context(postgres))
         bucket = store.new_bucket()
         peer = None
         if with_mlflow:
@@ -209,7 +209,7 @@ def peers(on: Servers) -> Iterator[tuple[Boto3, Mlflow]]:
     on.clear(on.mlflow_bucket)
 
 
-def _fixture(fixture: Any) -> AbstractContextManager[Any]:
+def as_context(fixture: Any) -> AbstractContextManager[Any]:
     """A fixture of the tests as the context manager that it is."""
     function: Callable[[], Iterator[Any]] = inspect.unwrap(fixture)
     return contextmanager(function)()
