@@ -23,7 +23,6 @@ from tests.servers.trail import (
     SECRET,
     Caller,
     Row,
-    disarm,
     grow,
     head_of,
     overwrite,
@@ -194,7 +193,6 @@ def test_1000_of_1000_random_forgeries_are_found_where_they_are(signed: Signed) 
 
 def test_so_they_are_in_a_database(signed: Signed) -> None:
     with signed.database.write() as session:
-        disarm(session)
         rows, head = rows_of(session), head_of(session)
 
         def look(attack: Attack) -> Report:
@@ -234,7 +232,6 @@ def test_without_checkpoints_whoever_recomputes_everything_stays_unseen(
 ) -> None:
     """Why there are checkpoints; and why what came after the newest one is as safe as the database, and no safer."""
     with signed.database.write() as session:
-        disarm(session)
         rows = rows_of(session)
         forged, head = recomputed([*rows[:SIGNED], {**rows[SIGNED], "actor": "mallory"}, *rows[SIGNED + 1 :]])
         overwrite(session, rows, forged, head)

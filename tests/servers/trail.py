@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,24 +67,32 @@ def head_of(session: WriteSession) -> Mark:
     return Mark(*session.execute(sa.select(AuditHeadRow.sequence, AuditHeadRow.digest)).one())
 
 
-def disarm(session: WriteSession) -> None:
-    """Switch off all triggers, for this transaction."""
+@contextmanager
+def disarmed(session: WriteSession) -> Iterator[None]:
+    """Without any trigger."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        yield
+        session.execute(sa.text("SET LOCAL session_replication_role = origin"))
         return
-    for name in session.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
-        session.execute(sa.text(f"DROP TRIGGER {name}"))
+    triggers = session.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).all()
+    for trigger in triggers:
+        session.execute(sa.text(f"DROP TRIGGER {trigger.name}"))
+    yield
+    for trigger in triggers:
+        session.connection().exec_driver_sql(trigger.sql)
 
 
 def overwrite(session: WriteSession, before: Sequence[Row], rows: Sequence[Row], head: Mark) -> None:
-    """Make the disarmed database hold these rows and this head instead of the rows of before."""
+    """Make the database hold these rows and this head instead of the rows of before."""
     known = {row["sequence"]: row for row in before}
     changed = [row for row in rows if known.get(row["sequence"]) != row]
     gone = (known.keys() - {row["sequence"] for row in rows}) | {row["sequence"] for row in changed}
-    session.execute(sa.delete(AuditRow).where(AuditRow.sequence.in_(gone)))
-    if changed:
-        session.execute(sa.insert(AuditRow.__table__), changed)  # type: ignore[arg-type]  # it is a Table
-    session.execute(sa.update(AuditHeadRow).values(sequence=head.sequence, digest=head.digest))
+    with disarmed(session):
+        session.execute(sa.delete(AuditRow).where(AuditRow.sequence.in_(gone)))
+        if changed:
+            session.execute(sa.insert(AuditRow.__table__), changed)  # type: ignore[arg-type]  # it is a Table
+        session.execute(sa.update(AuditHeadRow).values(sequence=head.sequence, digest=head.digest))
 
 
 def stored(row: Row, head: Mark) -> Stored:

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import InvalidKey
-from storage.layout import MAX_KEY_LENGTH, check_key, check_prefix, hex_digits, is_key, new_key
+from storage.layout import (
+    CHECKPOINTS,
+    MAX_KEY_LENGTH,
+    check_key,
+    check_prefix,
+    checkpoint_key,
+    hex_digits,
+    is_audit,
+    is_key,
+    new_key,
+)
 
 DIGESTS = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 
@@ -24,6 +34,21 @@ def test_a_key_holds_its_digest(digest: str) -> None:
 def test_no_two_keys_are_alike() -> None:
     keys = [new_key(f"sha256:{'0' * 64}") for _ in range(1000)]
     assert len(set(keys)) == len(keys)
+
+
+@given(st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))
+def test_checkpoints_sort_as_their_entries_do(one: int, other: int) -> None:
+    keys = [checkpoint_key(one), checkpoint_key(other)]
+    assert sorted(keys) == [checkpoint_key(each) for each in sorted([one, other])]
+    for key in keys:
+        check_key(key)
+        assert key.startswith(CHECKPOINTS)
+        assert is_audit(key)
+    check_prefix(CHECKPOINTS)
+
+
+def test_nothing_that_an_upload_brings_lies_among_the_audit_trails_keys() -> None:
+    assert not is_audit(new_key(f"sha256:{'a' * 64}"))
 
 
 @pytest.mark.parametrize(
