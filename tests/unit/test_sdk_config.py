@@ -43,6 +43,76 @@ def test_a_stored_token_goes_to_the_registry_that_it_was_stored_for_and_to_no_ot
     assert _config.load().token is None
 
 
+def write_local(home: Path, url: str = "http://127.0.0.1:7070") -> None:
+    """What a registry on this machine writes for its user."""
+    home.mkdir(exist_ok=True)
+    (home / "local.json").write_text(json.dumps({"url": url, "token": "local"}))
+
+
+@pytest.mark.parametrize(
+    "url", [None, "http://127.0.0.1:7070", "http://localhost:7070/", "http://127.0.0.1:7070/w/acme"]
+)
+def test_the_registry_of_this_machine_lets_its_user_in(home: Path, url: str | None) -> None:
+    write_local(home)
+    assert _config.load(url).token == "local"
+    write_local(home, "http://localhost:7070")
+    assert _config.load(url).token == "local"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:7071", "https://127.0.0.1:7070", "http://127.0.0.1", "http://127.0.0.1:7070/x"),
+        *("http://localhost.example:7070", "http://example:7070", "http://[::1]:7070"),
+        *("http://127.0.0.1:7070/w/acme/x", "http://example:7070/w/127.0.0.1:7070", "http://127.0.0.2:7070"),
+    ],
+)
+def test_no_other_address_gets_the_token_of_this_machine(home: Path, url: str) -> None:
+    write_local(home)
+    assert _config.load(url).token is None
+    assert _config.stored_token(url) is None
+
+
+def test_whoever_chose_a_token_does_not_get_that_of_this_machine(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_local(home)
+    _config.save("http://127.0.0.1:7070", "from-file")
+    assert _config.load().token == "from-file"
+    assert _config.local_token("http://127.0.0.1:7070") == "local"
+    monkeypatch.setenv("MODELYARD_TOKEN", "from-environment")
+    assert _config.load().token == "from-environment"
+    assert _config.load(token="given").token == "given"
+    assert _config.load(token="").token is None
+    monkeypatch.setenv("MODELYARD_TOKEN", "")
+    assert _config.load().token is None
+
+
+def test_a_login_elsewhere_or_without_a_token_leaves_the_way_in_here(home: Path) -> None:
+    write_local(home)
+    _config.save("http://elsewhere:1", "from-file")
+    assert (_config.load().token, _config.load("http://127.0.0.1:7070").token) == ("from-file", "local")
+    _config.save("http://127.0.0.1:7070/w/acme", None)
+    assert (_config.load().url, _config.load().token) == ("http://127.0.0.1:7070/w/acme", "local")
+
+
+def test_a_stored_token_is_for_every_workspace_of_its_registry(home: Path) -> None:
+    _config.save("https://host/models/w/acme", "secret")
+    assert home.exists()
+    for url in ("https://host/models", "https://host/models/w/other", "https://host/models/w/acme"):
+        assert _config.load(url).token == "secret"
+    for url in ("https://host", "https://host/w/acme", "https://host/other/w/acme", "https://host/models/w"):
+        assert _config.load(url).token is None
+
+
+def test_a_damaged_local_file_is_named_with_its_own_way_out(home: Path) -> None:
+    home.mkdir()
+    (home / "local.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"local\.json.*start the registry"):
+        _config.load()
+    assert _config.load(token="given").token == "given"
+
+
 def test_an_empty_token_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
     _config.save("http://mine:1", "secret")
     assert _config.load("http://mine:1", "").token is None

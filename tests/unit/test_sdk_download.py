@@ -280,7 +280,7 @@ def test_an_expired_address_is_asked_for_anew_once(place: Path) -> None:
         assert tree(client.download(fake.version(), place / "dest")) == CONTENTS
     assert fake.asked("GET", "/downloads") == 2
     fake = FakeRegistry(CONTENTS, presigned=True, before=answer_bytes(lambda: httpx2.Response(403)))
-    with fake.client() as client, pytest.raises(modelyard.Unauthorized, match=f"{STORE} answered 403"):
+    with fake.client() as client, pytest.raises(modelyard.Forbidden, match=f"{STORE} answered 403"):
         client.download(fake.version(), place / "other")
     assert fake.asked("GET", "/downloads") == 2
 

@@ -111,6 +111,54 @@ def test_a_promotion_that_was_certainly_not_received_is_repeated() -> None:
     assert len(asked) == 2
 
 
+def too_many(**headers: str) -> httpx2.Response:
+    refused = problem(429, "too_many_requests")
+    refused.headers.update({key.replace("_", "-"): value for key, value in headers.items()})
+    return refused
+
+
+def test_who_sends_too_much_waits_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    client, asked = client_that_gets(too_many(Retry_After="61"), too_many(Retry_After="2"), ok())
+    assert client.info().revision == 7
+    assert (pauses, len(asked)) == ([61, 2], 3)
+
+
+def test_what_was_refused_as_too_much_had_no_effect_so_that_even_a_promotion_is_repeated() -> None:
+    done = {"model": "fraud", "number": 1, "stage": None, "pointer": None, "moved": True, "revision": 8}
+    client, asked = client_that_gets(too_many(Retry_After="0"), httpx2.Response(200, json=done))
+    assert client.promote("fraud", 1).moved
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("told", ["", "-5", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "9" * 5000, "nan"])
+def test_a_pause_that_is_no_number_of_seconds_is_not_taken(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    client, _ = client_that_gets(too_many(Retry_After=told), ok())
+    assert client.info().revision == 7
+    assert pauses == [0]
+
+
+def test_an_answer_cannot_ask_for_a_pause_in_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    for told in ("x", -1, 1.5, True, None):
+        client, _ = client_that_gets(problem(429, "too_many_requests", retry_after_s=told), ok())
+        assert client.info().revision == 7
+    assert pauses == [0] * 5
+
+
+def test_a_pause_that_is_too_long_is_told_at_once() -> None:
+    client, asked = client_that_gets(too_many(Retry_After="91"))
+    with pytest.raises(modelyard.ApiError) as caught:
+        client.info()
+    assert (caught.value.status, caught.value.data["retry_after_s"], len(asked)) == (429, 91, 1)
+
+
 def test_the_pauses_grow_and_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(_http, "FIRST_PAUSE_S", 0.2)
@@ -154,7 +202,7 @@ def test_a_proxy_from_the_environment_is_not_asked_for_this_machine(monkeypatch:
     [
         (400, modelyard.InvalidRequest),
         (401, modelyard.Unauthorized),
-        (403, modelyard.Unauthorized),
+        (403, modelyard.Forbidden),
         (404, modelyard.NotFound),
         (409, modelyard.Conflict),
         (410, modelyard.ApiError),

@@ -294,7 +294,7 @@ def test_starting_over_has_an_end(folder: Path) -> None:
         client.register("fraud", folder)
     assert offers(fake) == _upload.ROUNDS
     fake = FakeRegistry(presigned=True, before=lambda r: httpx2.Response(403) if r.method == "PUT" else None)
-    with fake.client() as client, pytest.raises(modelyard.Unauthorized):
+    with fake.client() as client, pytest.raises(modelyard.Forbidden):
         client.register("fraud", folder)
     assert offers(fake) == _upload.ROUNDS
 

@@ -52,11 +52,12 @@ class Client:
     """A connection to one registry; usable as a context manager and from several threads.
 
     `url` and `token` default to MODELYARD_URL and MODELYARD_TOKEN, then to what `modelyard login` stored, then to
-    http://127.0.0.1:7070 without a token; an empty `token` means none. `timeout_s` bounds each connect, read and write.
-    `transport` replaces the network (an httpx2 transport), for tests and unusual routes.
+    http://127.0.0.1:7070 and the token that a registry on this machine keeps for its user; an empty `token` means none. A
+    URL that ends in /w/NAME selects a workspace. `timeout_s` bounds each connect, read and write. `transport` replaces
+    the network (an httpx2 transport), for tests and unusual routes.
 
     Every method raises ConnectionFailed when nothing answers, and ApiError (NotFound, Conflict, InvalidRequest,
-    Unauthorized) when the registry refuses.
+    Unauthorized, Forbidden) when the registry refuses.
     """
 
     def __init__(

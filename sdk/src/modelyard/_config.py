@@ -1,12 +1,15 @@
-"""Where the registry is and who we are: the only reader of the environment and of config.json.
+"""Where the registry is and who we are: the only reader of the environment, of config.json and of local.json.
 
-argument  >  MODELYARD_URL, MODELYARD_TOKEN  >  MODELYARD_HOME/config.json (`modelyard login`)  >  http://127.0.0.1:7070
+    URL     argument  >  MODELYARD_URL    >  config.json                >  http://127.0.0.1:7070
+    token   argument  >  MODELYARD_TOKEN  >  config.json  >  local.json >  none
 
-A stored token belongs to the URL that it was stored with: it is not sent to a registry that was named in another way.
+`modelyard login` writes config.json; a registry on this machine writes local.json, for its user. Both are in
+MODELYARD_HOME. A token in them belongs to the registry that stands beside it, and is sent to no other.
 """
 
 import json
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +19,11 @@ from modelyard._errors import ConfigurationError
 
 DEFAULT_CACHE_BYTES = 20 << 30
 DEFAULT_URL = "http://127.0.0.1:7070"
-LOGIN_HINT = "Run `modelyard login URL` to write it anew."
+_WAY_OUT = {
+    "config.json": "Run `modelyard login URL` to write it anew.",
+    "local.json": "Remove it, and start the registry of this machine again to write it anew.",
+}
+_WORKSPACE = re.compile(r"/w/[^/]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +36,24 @@ class Config:
 
 
 def load(url: str | None = None, token: str | None = None) -> Config:
-    """Combine arguments, environment and config.json; an empty `token` stands for none. Raises ConfigurationError.
-
-    A registry on this machine keeps a token for its user in local.json, so that nobody has to log in to it.
-    """
+    """Combine arguments, environment and files; an empty `token` stands for none. Raises ConfigurationError."""
     home = home_directory()
-    stored = _read(home / "config.json")
-    chosen = check_url(url or os.environ.get("MODELYARD_URL") or stored.get("url") or DEFAULT_URL)
+    chosen = url or os.environ.get("MODELYARD_URL") or _read(home / "config.json").get("url") or DEFAULT_URL
+    chosen = check_url(chosen)
     secret = os.environ.get("MODELYARD_TOKEN") if token is None else token
-    if secret is None and stored.get("url") == chosen:
-        secret = stored.get("token")
-    if secret is None and _same_place((local := _read(home / "local.json")).get("url", ""), chosen):
-        secret = local.get("token")
+    if secret is None:
+        secret = stored_token(chosen)
     return Config(url=chosen, token=check_token(secret) if secret else None, home=home)
+
+
+def stored_token(url: str) -> str | None:
+    """The token that is kept on this machine for the registry at `url`, whichever workspace of it."""
+    return _token_for(url, "config.json") or local_token(url)
+
+
+def local_token(url: str) -> str | None:
+    """The token with which a registry on this machine lets its user in."""
+    return _token_for(url, "local.json")
 
 
 def home_directory() -> Path:
@@ -95,9 +107,14 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _same_place(one: str, other: str) -> bool:
-    """Whether two URLs name one registry of this machine."""
-    return one.replace("//localhost", "//127.0.0.1") == other.replace("//localhost", "//127.0.0.1")
+def _token_for(url: str, name: str) -> str | None:
+    kept = _read(home_directory() / name)
+    return kept.get("token") if _registry_of(kept.get("url", "")) == _registry_of(url) else None
+
+
+def _registry_of(url: str) -> str:
+    """The URL without the workspace that it selects, and with one name for this machine."""
+    return _WORKSPACE.sub("", url).replace("//localhost:", "//127.0.0.1:")
 
 
 def _split(url: str) -> SplitResult:
@@ -126,9 +143,9 @@ def _read(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfigurationError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise ConfigurationError(f"{str(path)!r} is not valid JSON. {LOGIN_HINT}") from error
+        raise ConfigurationError(f"{str(path)!r} is not valid JSON. {_WAY_OUT[path.name]}") from error
     if not isinstance(content, dict) or not all(isinstance(each, str) for each in content.values()):
         raise ConfigurationError(
-            f"{str(path)!r} does not hold an object with `url` and `token`. {LOGIN_HINT}"
+            f"{str(path)!r} does not hold an object with `url` and `token`. {_WAY_OUT[path.name]}"
         )
     return content

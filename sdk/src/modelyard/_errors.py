@@ -5,7 +5,8 @@ ModelyardError                  catch this one to catch all
 │   ├── NotFound                404: no such model, version or pointer
 │   ├── Conflict                409: somebody was faster, or there is nothing to roll back
 │   ├── InvalidRequest          400, 411, 413, 422: the request itself is at fault
-│   └── Unauthorized            401, 403: no token, a wrong one, or too few rights
+│   ├── Unauthorized            401: no token, or a wrong one
+│   └── Forbidden               403: seen, but without the right to do it
 ├── ConnectionFailed            no answer from the registry or the object store
 ├── UnexpectedAnswer            an answer that is not the registry's protocol
 ├── IntegrityError              bytes are not those that their digest promises
@@ -13,7 +14,7 @@ ModelyardError                  catch this one to catch all
 ├── NotCached                   offline, and the cache does not have it all; `files` tells what is missing
 ├── InvalidReference            not model, model/3 or model@pointer
 ├── InvalidPath                 a file that cannot be part of a version, or a destination that cannot be used
-├── ConfigurationError          URL, token or config.json cannot be used
+├── ConfigurationError          URL, token, config.json or local.json cannot be used
 └── CaptureError                an estimator or its example cannot be captured
     ├── MissingDependency       (also an ImportError) pip install "modelyard[sklearn]"
     └── UnsupportedModel        (also a TypeError) neither a path nor a scikit-learn estimator
@@ -38,7 +39,8 @@ class ApiError(ModelyardError):
     """The registry refused a request.
 
     `code` is stable snake_case, made for programs; `detail` is a sentence, made for people; `status` is the HTTP
-    status; `data` holds what else the answer said, such as `generation` and `number` of a generation_conflict.
+    status; `data` holds what else the answer said, such as `generation` and `number` of a generation_conflict, or the
+    `retry_after_s` of too_many_requests.
     """
 
     def __init__(self, code: str, status: int, detail: str, data: Mapping[str, Any] | None = None) -> None:
@@ -70,6 +72,10 @@ class InvalidRequest(ApiError):
 
 class Unauthorized(ApiError):
     """The registry wants another token."""
+
+
+class Forbidden(ApiError):
+    """The registry knows us, but we may not do that. What we may not even read is NotFound."""
 
 
 class ConnectionFailed(ModelyardError):
@@ -130,7 +136,7 @@ class InvalidPath(ModelyardError):
 
 
 class ConfigurationError(ModelyardError):
-    """URL, token or config.json cannot be used."""
+    """URL, token, config.json or local.json cannot be used."""
 
     code = "invalid_configuration"
 
@@ -160,7 +166,7 @@ class CaptureWarning(UserWarning):
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: InvalidRequest,
     401: Unauthorized,
-    403: Unauthorized,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     411: InvalidRequest,

@@ -4,8 +4,8 @@
     absolute URL     ──>  an object store    by another client, which has no token that it could leak
 
 No redirect is followed and no answer is decompressed or read beyond a limit. Reading is repeated when the connection
-breaks or the server is briefly unavailable; anything else only when the request certainly did not arrive, or when the
-caller says that repeating does no harm.
+breaks or the server is briefly unavailable; anything else only when the request certainly had no effect, or when the
+caller says that repeating does no harm. Whoever sends too many requests (429) is told how long to wait, and waits.
 """
 
 import contextlib
@@ -28,6 +28,8 @@ from modelyard._wire import Answer, Piece, Wire, WireFailed, WireUnusable
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 90.0
+"""Limits are by the minute: who is told to wait for much longer than that is told so at once."""
 MAX_ANSWER = 64 << 20
 """Bytes of JSON that are read at most: 4,096 files with presigned URLs are about an eighth of it."""
 MAX_PROBLEM = 64 << 10
@@ -35,6 +37,7 @@ CHUNK = 1 << 20
 
 _CONNECT_S = 10.0
 _UNAVAILABLE = (502, 503, 504)
+_TOO_MANY = 429
 # A proxy from the environment is for the world outside, never for this machine.
 _NO_PROXY: dict[str, None] = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
@@ -122,7 +125,7 @@ class Http:
                     # Unpacked, a small answer can be of any size; and what is hashed are the bytes themselves.
                     raise UnexpectedAnswer(f"{place} compresses its answers although it was asked not to.")
                 if not 200 <= answer.status < 300:
-                    raise _refused(answer.status, answer.reason, answer.pieces, place, own=_is_own(url))
+                    raise _refused(answer, place, own=_is_own(url))
                 yield answer
         except WireFailed as error:
             message = _unreachable(str(error), place, own=_is_own(url), timed_out=error.timed_out)
@@ -142,8 +145,7 @@ class Http:
         if self._wire is None:
             content = None if body is None else (bytes(piece) for piece in body)
             with self._open(method, url, wait_s=wait_s, headers=headers, content=content) as response:
-                pieces = response.iter_bytes(CHUNK)
-                yield Answer(response.status_code, response.reason_phrase, response.headers, pieces)
+                yield _answer_of(response)
             return
         own = _is_own(url)
         headers = {**self._headers, **(self._authorization if own else {}), **headers}
@@ -180,8 +182,7 @@ class Http:
                     # Unpacked, a small answer can be of any size; and what is hashed are the bytes themselves.
                     raise UnexpectedAnswer(f"{place} compresses its answers although it was asked not to.")
                 if not response.is_success:
-                    status, reason = response.status_code, response.reason_phrase
-                    raise _refused(status, reason, response.iter_bytes(), place, own=own)
+                    raise _refused(_answer_of(response), place, own=own)
                 yield response
         except httpx2.TransportError as error:
             timed_out = isinstance(error, httpx2.TimeoutException)
@@ -215,8 +216,10 @@ def retrying(act: Callable[[], T], *, repeatable: bool = True) -> T:
         except ModelyardError as error:
             if not is_transient(error, repeatable=repeatable):
                 raise
+            told = _told_to_wait(error)
         # Jitter, so that many clients do not come back in step.
-        time.sleep(FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - no secret, only spread
+        pause = FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - no secret, only spread
+        time.sleep(told + pause)
     return act()
 
 
@@ -225,10 +228,24 @@ def is_transient(error: ModelyardError, *, repeatable: bool = True) -> bool:
     if isinstance(error, ConnectionFailed):
         # A timeout has cost its time once already.
         return (repeatable and not error.timed_out) or not error.arrived
+    if isinstance(error, ApiError) and error.status == _TOO_MANY:
+        # Refused before anything was done.
+        return _told_to_wait(error) <= LONGEST_PAUSE_S
     if not (repeatable and isinstance(error, ApiError)):
         return False
     # S3 documents 500 as "try again"; a registry that answers it has a fault that will not go away.
     return error.status in _UNAVAILABLE or (error.status, error.code) == (500, "store_refused")
+
+
+def _told_to_wait(error: ModelyardError) -> int:
+    """Seconds that an answer of 429 told to wait."""
+    told = error.data.get("retry_after_s") if isinstance(error, ApiError) else 0
+    return told if type(told) is int and told > 0 else 0
+
+
+def _answer_of(response: httpx2.Response) -> Answer:
+    pieces = response.iter_bytes(CHUNK)
+    return Answer(response.status_code, response.reason_phrase, response.headers, pieces)
 
 
 def _is_wanted(answer: Answer, range_: tuple[int, int]) -> bool:
@@ -249,22 +266,32 @@ def _unreachable(reason: str, place: str, *, own: bool, timed_out: bool) -> str:
     return f"cannot reach {place}: {reason}. Is it running? Start one with `modelyard-registry serve`, or set MODELYARD_URL."
 
 
-def _refused(status: int, reason: str, pieces: Iterable[bytes], place: str, *, own: bool) -> ModelyardError:
+def _refused(answer: Answer, place: str, *, own: bool) -> ModelyardError:
     """The error that a problem+json answer describes, or the best guess for an answer of another kind."""
+    status = answer.status
+    told = f"{place} answered {status} {answer.reason}."
+    waiting = _retry_after(answer)
     if not own:
-        return api_error("store_refused", status, f"{place} answered {status} {reason}.")
+        return api_error("store_refused", status, told, waiting)
     if 300 <= status < 400:
         return UnexpectedAnswer(
             f"{place} points elsewhere, which is not followed: set MODELYARD_URL to the right address."
         )
     try:
-        problem = json.loads(_read(pieces, MAX_PROBLEM))
+        problem = json.loads(_read(answer.pieces, MAX_PROBLEM))
         code, detail = str(problem.pop("code")), str(problem.pop("detail"))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, UnexpectedAnswer):
-        detail = f"{place} answered {status} {reason}. Is it a Modelyard registry?"
-        return api_error(f"http_{status}", status, detail)
+        return api_error(f"http_{status}", status, f"{told} Is it a Modelyard registry?", waiting)
     data = {key: value for key, value in problem.items() if key not in ("type", "title", "status")}
-    return api_error(code, status, detail + _rules_broken(data.get("errors")), data)
+    return api_error(code, status, detail + _rules_broken(data.get("errors")), data | waiting)
+
+
+def _retry_after(answer: Answer) -> dict[str, int]:
+    """How long a refusal for too many requests says to wait; a date, as some proxies send it, is not understood."""
+    told = answer.headers.get("Retry-After", "")
+    if answer.status == _TOO_MANY and told.isascii() and told.isdigit() and len(told) < 10:
+        return {"retry_after_s": int(told)}
+    return {}
 
 
 def _rules_broken(errors: object) -> str:

@@ -11,7 +11,7 @@ import click
 
 from modelyard._answer import answer, json_option
 from modelyard._client import Client
-from modelyard._config import check_url
+from modelyard._config import check_url, stored_token
 from modelyard._errors import ConfigurationError
 from modelyard._progress import progress_bar
 
@@ -93,7 +93,7 @@ def cp(ref: str, url: str | None, name: str | None, token_env: str, force: bool,
 
 @contextlib.contextmanager
 def _target(source: Client, url: str | None, token_env: str) -> Iterator[Client]:
-    """The client for --to. Its token is its own: that of the other registry is never sent to it."""
+    """The client for --to. Its token is its own, from the variable or kept for it: the source's is never sent to it."""
     if url is None or check_url(url) == source.url:
         yield source
         return
@@ -102,5 +102,5 @@ def _target(source: Client, url: str | None, token_env: str) -> Iterator[Client]
         raise ConfigurationError(
             f"There is no environment variable {token_env}: set it to the token for {url}."
         )
-    with Client(url, token or "") as target:
+    with Client(url, token or stored_token(url) or "") as target:
         yield target
