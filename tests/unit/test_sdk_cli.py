@@ -28,6 +28,12 @@ COMMANDS = {
     "history": ["fraud"],
     "export": ["fraud/1"],
     "cp": ["fraud/1", "--to", "http://127.0.0.1:1"],
+    "whoami": [],
+    "token": ["create", "ci"],
+    "principal": ["disable", "ci"],
+    "group": ["add", "team", "ci"],
+    "grant": ["give", "reader", "--group", "team"],
+    "workspace": ["show"],
 }
 OTHERS = {"cache", "import"}
 """Commands that ask no registry, or not first of all."""
@@ -86,6 +92,16 @@ def test_every_command_tells_errors_as_json_when_asked_to(
         ["nonsense"],
         ["ls", "--nonsense"],
         ["pull"],
+        ["token", "create", "ci", "--days", "0"],
+        ["token", "create", "ci", "--days", "7", "--no-expiry"],
+        ["token", "create", "ci", "--role", "king"],
+        ["grant", "give", "king", "--principal", "ci"],
+        ["grant", "give", "reader"],
+        ["grant", "give", "reader", "--principal", "ci", "--group", "team"],
+        ["grant", "take", "0"],
+        ["group", "rm", ".."],
+        ["principal", "disable", ""],
+        ["workspace", "limit", "acme", "--max-versions", "-1"],
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_asked(

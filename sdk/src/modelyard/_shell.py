@@ -19,6 +19,14 @@ from modelyard._errors import CaptureWarning, ModelyardError
 
 HINTS = {
     "unauthorized": "Log in with `modelyard login URL`, or set MODELYARD_TOKEN.",
+    "forbidden": "`modelyard whoami` shows what you may do here.",
+    "workspace_not_found": "`modelyard whoami` shows which workspace is asked, and what you may do there.",
+    "quota_exceeded": "`modelyard workspace show` shows what the workspace has, and what it may have.",
+    "too_many_requests": "`modelyard workspace show` shows how many there may be.",
+    "principal_not_found": "`modelyard principal ls` lists people and robots.",
+    "group_not_found": "`modelyard group ls` lists the groups.",
+    "grant_not_found": "`modelyard grant ls` lists what is granted.",
+    "token_not_found": "`modelyard token ls` lists your tokens.",
     "model_not_found": "`modelyard ls` lists the models.",
     "version_not_found": "`modelyard ls MODEL` lists its versions.",
     "pointer_not_found": "`modelyard promote MODEL VERSION --to POINTER` gives it a version.",

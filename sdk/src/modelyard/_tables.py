@@ -83,7 +83,7 @@ def print_history(moves: Iterable[Move]) -> None:
 
 
 def print_model(model: Model) -> None:
-    _print_facts(
+    print_facts(
         [
             ("Model", model.name),
             ("Description", model.description),
@@ -101,7 +101,7 @@ def print_model(model: Model) -> None:
 
 
 def print_version(version: Version) -> None:
-    _print_facts(
+    print_facts(
         [
             ("Version", f"{version.model}/{version.number}"),
             ("Stage", version.stage),
@@ -157,7 +157,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], otherwise
     console().print(table)
 
 
-def _print_facts(facts: Sequence[tuple[str, str]]) -> None:
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

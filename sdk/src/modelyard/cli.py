@@ -8,6 +8,10 @@
     export REF [DEST]  import PATH [NAME]  cp REF --to URL     carry versions about
     cache ls|pin|unpin|verify|clear|path                       what was fetched
 
+    whoami                             who the registry takes us for, and what we may do
+    token create|ls|revoke             principal create|ls|disable|enable    group create|ls|rm|add|remove
+    grant give|ls|take                 workspace create|ls|limit|show
+
 For people: tables on stdout, progress on stderr. With --json (after the command's name): one JSON value on stdout.
 _shell.py says what becomes of errors.
 """
@@ -19,6 +23,7 @@ from typing import NoReturn
 import click
 
 from modelyard import _config, _shell
+from modelyard._access_cli import grant, group, principal
 from modelyard._answer import Command, answer, json_option
 from modelyard._cache_cli import cache
 from modelyard._client import Client
@@ -26,8 +31,12 @@ from modelyard._errors import UnexpectedAnswer
 from modelyard._portable_cli import cp, export, import_
 from modelyard._progress import progress_bar
 from modelyard._ref import parse_ref
+from modelyard._token_cli import token, whoami
 from modelyard._types import Version
 from modelyard._version import __version__
+from modelyard._workspace_cli import workspace
+
+LOCAL = "\nNo token is needed: the registry of this machine keeps one for you in local.json. Another: --token-stdin."
 
 
 def main() -> NoReturn:
@@ -82,16 +91,16 @@ def app() -> None:
 def login(url: str, token_stdin: bool, as_json: bool) -> None:
     """Store where the registry is, and the token for it.
 
-    The token is asked for without showing it; without a terminal, none is used unless --token-stdin is given.
+    The token is asked for without showing it; without a terminal, none is used unless --token-stdin is given. The
+    registry of this machine has a token for its user in local.json already.
     """
     url, token = _config.check_url(url), ""
+    local = None if token_stdin else _config.local_token(url)
     if token_stdin:
         token = sys.stdin.readline().strip()
-    elif sys.stdin.isatty():
-        token = click.prompt(
-            "Token (empty if the registry has none)", default="", hide_input=True, show_default=False
-        )
-    with Client(url, token) as client:
+    elif local is None and sys.stdin.isatty():
+        token = click.prompt("Token", default="", hide_input=True, show_default=False)
+    with Client(url, token or local or "") as client:
         info = client.info()
     if info.service != "modelyard-registry":
         raise UnexpectedAnswer(f"{url} is not a Modelyard registry.")
@@ -99,7 +108,7 @@ def login(url: str, token_stdin: bool, as_json: bool) -> None:
     answer(
         as_json,
         {"url": url, "config": str(path), "server": info},
-        lambda: click.echo(f"Logged in to {url} ({path})."),
+        lambda: click.echo(f"Logged in to {url} ({path})." + (LOCAL if local else "")),
     )
 
 
@@ -253,7 +262,7 @@ def history(model: str, pointer: str | None, as_json: bool) -> None:
     answer(as_json, moves, lambda: print_history(moves))
 
 
-for command in (cache, export, import_, cp):
+for command in (cache, export, import_, cp, whoami, token, principal, group, grant, workspace):
     app.add_command(command)
 
 
