@@ -32,7 +32,7 @@ from registry.http import (
 )
 from registry.http.strict import Gate
 from registry.identify import Identities
-from registry.settings import Settings
+from registry.settings import Settings, is_loopback
 from registry.sweep import Rules, sweep_in_background
 from registry.verify import verify_all
 from storage import BlobStore, open_store
@@ -105,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
     app.state.notifier, app.state.verifier = notifier, verifier
-    app.add_middleware(Gate, loopback_only=settings.token is None)
+    app.add_middleware(Gate, loopback_only=settings.token is None and is_loopback(settings.host))
     errors.install(app)
     app.include_router(health.router)
     for noun in (models, uploads, versions, deletions, pointers, events, tokens, principals, workspaces):
