@@ -204,11 +204,15 @@ USAGE = """
 
 def _let_user_in() -> None:
     """Put the token that the registry has left for its user where this user's SDK looks for it."""
-    token = RUN / "local.json"
-    if token.exists():
-        home = Path(os.environ.get("MODELYARD_HOME") or Path.home() / ".modelyard")
+    left = RUN / "local.json"
+    home = Path(os.environ.get("MODELYARD_HOME") or Path.home() / ".modelyard")
+    there = home / "local.json"
+    if not left.exists():
+        return
+    # That of a registry elsewhere on this machine stays.
+    if not there.exists() or json.loads(there.read_text())["url"] == json.loads(left.read_text())["url"]:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy(token, home / "local.json")  # with its permissions: nobody else's
+        shutil.copy(left, there)  # with its permissions: nobody else's
 
 
 def _remember(pids: Sequence[int]) -> None:

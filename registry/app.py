@@ -65,11 +65,16 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        key = bootstrap.secret_key(settings)
+        key = bootstrap.secret_key(settings, make=True)
         token = settings.token.get_secret_value() if settings.token is not None else None
         app.state.identities, app.state.key = Identities(database, key, token), key
         app.state.denials = Denials(database)
-        await to_thread.run_sync(bootstrap.let_in, settings, database, key)
+        try:
+            await to_thread.run_sync(bootstrap.let_in, settings, database, key)
+        except bootstrap.NotConfigured:
+            store.close()
+            database.close()
+            raise
         checkpointer = _checkpointer(settings, database, store, key)
         notifier.start()
         verifier.start()

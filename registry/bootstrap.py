@@ -54,12 +54,16 @@ def require_somebody(database: Database) -> None:
             )
 
 
-def secret_key(settings: Settings) -> bytes:
-    """The key under which tokens are recognised. Raises NotConfigured."""
+def secret_key(settings: Settings, *, make: bool = False) -> bytes:
+    """The key under which tokens are recognised; `make` one if there is none yet. Raises NotConfigured."""
     if settings.secret_key is not None:
         return hashlib.sha256(settings.secret_key.get_secret_value().encode()).digest()
     path = settings.home / "secret.key"
     try:
+        if not path.exists() and not make:
+            raise NotConfigured(
+                "There is no secret key here: set MODELYARD_REGISTRY_SECRET_KEY to the registry's."
+            )
         if not path.exists():
             _write_once(path, secrets.token_hex(32) + "\n")
         text = path.read_text(encoding="ascii").strip()

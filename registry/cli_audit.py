@@ -3,6 +3,7 @@
 `verify` exits with 1 when anything is wrong. It needs no secret: a public key that was kept elsewhere is worth more.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -118,7 +119,9 @@ def _signer(settings: Settings) -> Signer:
 
 def _public_keys(settings: Settings, files: Sequence[Path]) -> list[Ed25519PublicKey]:
     if not files:
-        return [_signer(settings).public_key]
+        with contextlib.suppress(NotConfigured):
+            return [Signer(secret_key(settings)).public_key]
+        return []
     try:
         return [checkpoints.read_public_pem(path.read_bytes()) for path in files]
     except NotAPublicKey as error:

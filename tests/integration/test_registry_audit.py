@@ -31,6 +31,7 @@ from storage.layout import CHECKPOINTS, checkpoint_key
 from storage.memory import MemoryStore
 from tests.servers.app import BASE
 from tests.servers.trail import (
+    KEY,
     SECRET,
     Caller,
     disarmed,
@@ -42,7 +43,7 @@ from tests.servers.trail import (
     rows_of,
 )
 
-SIGNER = Signer(SECRET.encode())
+SIGNER = Signer(KEY)
 ZERO = "sha256:" + "0" * 64
 
 
@@ -564,13 +565,6 @@ def test_a_registry_with_a_secret_key_signs_by_itself(signing: FastAPI) -> None:
         time.sleep(0.01)
     with signing.state.database.read() as session:
         assert problems(session, signing.state.store) == []
-
-
-def test_a_registry_without_one_signs_nothing(app: FastAPI) -> None:
-    assert app.state.settings.secret_key is None
-    with TestClient(app, base_url=BASE):
-        grow(app.state.database, 1)
-    assert checkpoints_in(app.state.store) == []
 
 
 def test_the_log_says_that_the_trail_was_tampered_with(

@@ -21,7 +21,7 @@ from registry.cli_audit import audit
 from registry.database import Database
 from storage.disk import open_disk
 from storage.layout import checkpoint_key
-from tests.servers.trail import SECRET, disarmed, grow
+from tests.servers.trail import KEY, SECRET, disarmed, grow
 
 Run = Callable[..., Result]
 
@@ -41,7 +41,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def run(environment: dict[str, str], database: Database, tmp_path: Path) -> Run:
     """Runs a command on a trail of five entries, the first four of which are signed."""
-    exporter = Exporter(database, open_disk(tmp_path / "blobs"), Signer(SECRET.encode()))
+    exporter = Exporter(database, open_disk(tmp_path / "blobs"), Signer(KEY))
     for count in (2, 2):
         grow(database, count)
         exporter.export()

@@ -20,7 +20,7 @@ from registry.tables import ModelRow
 from storage.memory import MemoryStore
 from tests.servers.app import KINDS, NewDatabase
 from tests.servers.trail import (
-    SECRET,
+    KEY,
     Caller,
     Row,
     grow,
@@ -34,7 +34,7 @@ from tests.servers.trail import (
 
 ATTACKS, ENTRIES, SIGNED, EVERY = 1000, 200, 180, 20
 WRITERS, EACH = 50, 8
-SIGNER = Signer(SECRET.encode())
+SIGNER = Signer(KEY)
 Chance = random.Random
 
 

@@ -111,7 +111,8 @@ def test_old_tickets_and_uploads_change_nothing(attacker: _Attacker, app: FastAP
 def test_no_route_changes_a_version(attacker: _Attacker, app: FastAPI) -> None:
     """Every operation of the OpenAPI document, on this version, with bodies that mean to change it."""
     known = {"model": "m", "number": 1, "path": "a", "upload": attacker.upload["id"], "pointer": "production"}
-    known |= {"digest": digest_of(FILES["a"])}
+    known |= {"digest": digest_of(FILES["a"]), "workspace": "default", "token": "t", "grant": 1}
+    known |= {"principal": "p", "group": "g"}
     bodies: list[dict[str, Any]] = [
         {"json": {}},
         {"json": {"number": 1, "to": "production"}},

@@ -1,5 +1,6 @@
 """An audit trail to tamper with, and whoever owns the database: no trigger or constraint stops him."""
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from registry.tables import AuditHeadRow, AuditRow
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 SECRET = "a secret key of 32 characters, or more"
+KEY = hashlib.sha256(SECRET.encode()).digest()
+"""What the registry makes of it, see bootstrap.py."""
 
 Row = dict[str, Any]
 
