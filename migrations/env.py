@@ -3,17 +3,21 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from registry import migrate
-from registry.access_tables import TokenRow
+from registry import (
+    access_tables,  # noqa: F401 - its tables are in the metadata once it has been read
+    migrate,
+    webhook_tables,  # noqa: F401 - as above
+)
 from registry.database import Database
 from registry.settings import Settings
+from registry.tables import Base
 
 
 def run(connection: Connection) -> None:
     """Run inside the transaction of `connection`: all of it happens, or nothing."""
     context.configure(
         connection=connection,
-        target_metadata=TokenRow.metadata,
+        target_metadata=Base.metadata,
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",
     )

@@ -15,6 +15,7 @@ from registry.background import Background
 from registry.checkpoints import Signer
 from registry.database import Database
 from registry.denials import Denials
+from registry.deliveries.service import open_deliveries
 from registry.events import Notifier
 from registry.http import (
     deletions,
@@ -28,12 +29,14 @@ from registry.http import (
     tokens,
     uploads,
     versions,
+    webhooks,
     workspaces,
 )
 from registry.http.strict import Gate
 from registry.identify import Identities
 from registry.settings import Settings, is_loopback
 from registry.sweep import Rules, sweep_in_background
+from registry.vault import WEBHOOKS, Vault
 from registry.verify import verify_all
 from storage import BlobStore, open_store
 
@@ -55,7 +58,13 @@ log = logging.getLogger("modelyard.registry")
 def create_app(settings: Settings) -> FastAPI:
     """Wire everything. Nothing is contacted before the application starts."""
     notifier = Notifier()
-    database = Database(settings.database_url, announce=notifier.announce)
+
+    def announce(revision: int) -> None:
+        notifier.announce(revision)
+        deliveries.wake()
+
+    database = Database(settings.database_url, announce=announce)
+    deliveries = open_deliveries(settings, database)
     store = open_store(settings.storage_url)
     verify = partial(verify_all, database, store)
     verifier = Background("verifier", lambda stop: verify(stopping=stop), interval_s=settings.verify_poll_s)
@@ -80,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         verifier.start()
         sweeper.start()
         checkpointer.start()
+        deliveries.start(Vault(key, WEBHOOKS))
         others = asyncio.create_task(
             notifier.follow_other_processes(database, settings.feed_poll_s, log.warning)
         )
@@ -90,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
             others.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await others
+            await to_thread.run_sync(deliveries.stop)
             await to_thread.run_sync(verifier.stop)
             await to_thread.run_sync(sweeper.stop)
             await to_thread.run_sync(checkpointer.stop)
@@ -109,11 +120,22 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
-    app.state.notifier, app.state.verifier = notifier, verifier
-    app.add_middleware(Gate, loopback_only=settings.token is None and is_loopback(settings.host))
+    app.state.notifier, app.state.verifier, app.state.deliveries = notifier, verifier, deliveries
+    app.add_middleware(Gate, loopback_only=settings.token is None)
     errors.install(app)
     app.include_router(health.router)
-    for noun in (models, uploads, versions, deletions, pointers, events, tokens, principals, workspaces):
+    for noun in (
+        models,
+        uploads,
+        versions,
+        deletions,
+        pointers,
+        events,
+        tokens,
+        principals,
+        workspaces,
+        webhooks,
+    ):
         app.include_router(noun.router)
     return app
 

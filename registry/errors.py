@@ -8,6 +8,7 @@ RegistryError
 │   ├── InvalidFiles        a file list that is empty, too long, or names a path twice
 │   ├── InvalidFacts        signature, variants or example do not fit the files
 │   ├── InvalidCursor       a page cursor that this registry did not hand out
+│   ├── InvalidUrl          a webhook's URL that is none, or leads where webhooks may not go
 │   ├── DigestMismatch      received bytes do not have the digest that was announced
 │   └── SizeMismatch        received bytes do not have the size that was announced
 ├── Unauthorized            no token, or not a valid one
@@ -15,6 +16,7 @@ RegistryError
 ├── NotFound                absent, or not for this caller
 │   ├── ModelNotFound  VersionNotFound  FileNotFound  PointerNotFound  UploadNotFound
 │   ├── WorkspaceNotFound  PrincipalNotFound  GroupNotFound  GrantNotFound  TokenNotFound
+│   ├── WebhookNotFound  DeliveryNotFound
 ├── Conflict                right in itself, but not now
 │   ├── ModelExists  NameTaken
 │   ├── GenerationConflict  the pointer moved since the caller looked
@@ -25,6 +27,8 @@ RegistryError
 │   ├── VersionUnverified   its bytes are still being checked; ask again in a moment
 │   ├── VersionDamaged      its bytes are not what they should be
 │   ├── VersionPurged       deleted for good: the restore window is over
+│   ├── TooManyWebhooks     the workspace has as many as it may have
+│   ├── WebhookInactive     nothing is sent to it; activate it first
 │   └── QuotaExceeded       the workspace has as many versions or bytes as it may have
 ├── IdempotencyMismatch     the same idempotency key with another request
 ├── Gone
@@ -79,6 +83,10 @@ class InvalidFacts(InvalidInput):
 
 class InvalidCursor(InvalidInput):
     code = "invalid_cursor"
+
+
+class InvalidUrl(InvalidInput):
+    code = "invalid_url"
 
 
 class DigestMismatch(InvalidInput):
@@ -165,6 +173,14 @@ class UploadNotFound(NotFound):
     code = "upload_not_found"
 
 
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    code = "delivery_not_found"
+
+
 class Conflict(RegistryError):
     code = "conflict"
 
@@ -237,6 +253,14 @@ class VersionDamaged(Conflict):
 
 class VersionPurged(Conflict):
     code = "version_purged"
+
+
+class TooManyWebhooks(Conflict):
+    code = "too_many_webhooks"
+
+
+class WebhookInactive(Conflict):
+    code = "webhook_inactive"
 
 
 class IdempotencyMismatch(RegistryError):

@@ -36,7 +36,7 @@ def record(session: WriteSession, model: ModelRow, kind: str, data: dict[str, An
     return revision
 
 
-def latest_revision(session: ReadSession) -> int:
+def latest_revision(session: ReadSession | WriteSession) -> int:
     """The newest revision there is."""
     return session.scalar(sa.select(FeedRow.revision)) or 0
 

@@ -7,8 +7,10 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from registry.deliveries.target import Allowed
 
 
 class Settings(BaseSettings):
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         None,
         min_length=32,
-        description="under which tokens are recognised and checkpoints signed; the same for all registries of one database. Without it, one is "
+        description="under which tokens are recognised, checkpoints signed and secrets kept; the same for all registries of one database. Without it, one is "
         "kept in MODELYARD_HOME/secret.key",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="limit of a JSON body")
@@ -65,11 +67,43 @@ class Settings(BaseSettings):
     audit_checkpoint_s: float = Field(
         300.0, ge=0, description="how often the server signs where the audit trail ends; 0: never"
     )
+    webhook_allow: tuple[str, ...] = Field(
+        (),
+        description="networks, addresses and host names that webhooks may be sent to although they are not public; "
+        "with http:// before them, also without TLS",
+    )
+    webhook_poll_s: float = Field(
+        1.0,
+        ge=0,
+        description="how often to look for deliveries that are due, or that another registry left; 0: send none",
+    )
+    webhook_senders: int = Field(8, ge=2, le=64, description="deliveries under way at once")
+    webhook_retry_first_s: float = Field(
+        10.0,
+        gt=0,
+        description="a failed delivery is tried again within this time, then within twice as long, …",
+    )
+    webhook_retry_cap_s: float = Field(3600.0, gt=0, description="… up to this")
+    webhook_tries: int = Field(100, ge=1, description="a delivery is dead after so many attempts, …")
+    webhook_give_up_s: float = Field(24 * 3600, gt=0, description="… or when it has failed for so long")
+    webhook_deactivate_s: float = Field(
+        3 * 24 * 3600, gt=0, description="a webhook that nothing got through to for so long is deactivated"
+    )
+    webhook_keep_s: float = Field(
+        30 * 24 * 3600, gt=0, description="how long deliveries are listed after they ended"
+    )
     feed_poll_s: float = Field(
         0.5, gt=0, description="how often watchers look for events of other registry processes"
     )
     max_watch_s: float = Field(60.0, ge=0, description="longest wait of one long poll")
     drain_s: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _check_allowed(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            Allowed.parse(entry)
+        return entries
 
     @model_validator(mode="after")
     def _fill_defaults(self) -> Self:

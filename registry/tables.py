@@ -9,6 +9,7 @@
     trash                                                      keys to delete, unless a blob takes them first
     events, feed                                               the change feed and its one counter
     access_tables.py                                           who may do what: principals, groups, grants, tokens
+    webhook_tables.py                                          who is told of events: webhooks, deliveries, attempts
     audit, audit_head                                          who did or tried what; each row hashed with the one before
 
 Triggers (see migrations/) refuse to change or remove versions, files, contents, moves and audit rows. An audit row that does

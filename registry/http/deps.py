@@ -16,10 +16,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from registry.access import Caller, Permission, require
 from registry.background import Background
 from registry.database import Database
+from registry.deliveries.service import Deliveries
 from registry.events import Notifier
 from registry.identify import DEFAULT, Identities
 from registry.settings import Settings
 from registry.uploads import open_upload
+from registry.vault import WEBHOOKS, Vault
 from storage import BlobStore
 
 # Declared for the OpenAPI document; the guards decide.
@@ -48,6 +50,14 @@ def _verifier(request: Request) -> Background:
 
 def _key(request: Request) -> bytes:
     return cast("bytes", request.app.state.key)
+
+
+def _deliveries(request: Request) -> Deliveries:
+    return cast("Deliveries", request.app.state.deliveries)
+
+
+def _webhook_secrets(request: Request) -> Vault:
+    return Vault(_key(request), WEBHOOKS)
 
 
 class Guard:
@@ -92,6 +102,8 @@ Store = Annotated[BlobStore, Depends(_store)]
 Config = Annotated[Settings, Depends(_settings)]
 Changes = Annotated[Notifier, Depends(_notifier)]
 SecretKey = Annotated[bytes, Depends(_key)]
+Sending = Annotated[Deliveries, Depends(_deliveries)]
+WebhookSecrets = Annotated[Vault, Depends(_webhook_secrets)]
 Verifying = Annotated[Background, Depends(_verifier)]
 
 Identified = Annotated[Caller, Depends(Guard(Permission.IDENTIFIED))]
