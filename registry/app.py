@@ -121,7 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
     app.state.notifier, app.state.verifier, app.state.deliveries = notifier, verifier, deliveries
-    app.add_middleware(Gate, loopback_only=settings.token is None)
+    app.add_middleware(Gate, loopback_only=settings.token is None and is_loopback(settings.host))
     errors.install(app)
     app.include_router(health.router)
     for noun in (

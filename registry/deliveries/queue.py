@@ -16,11 +16,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from registry.access import SYSTEM, Caller
 from registry.database import Database, WriteSession, utc_now
 from registry.deliveries import payload
 from registry.deliveries.outcome import Outcome
-from registry.tables import EventRow
+from registry.tables import EventRow, WorkspaceRow
 from registry.webhook_tables import AttemptRow, DeliveryRow, WebhookRow
+from registry.webhooks import tell
 
 CLAIM_S = 30
 """Seconds after which a claim is anybody's: several times as long as an attempt can take."""
@@ -127,13 +129,14 @@ def settle(database: Database, claim: Claim, outcome: Outcome, rules: Rules) -> 
             webhook.failing_since = None
             _end(delivery, "delivered", _now(session))
         else:
-            _failed(webhook, delivery, outcome, rules, _now(session))
+            _failed(session, webhook, delivery, outcome, rules)
         return delivery.state
 
 
 def _failed(
-    webhook: WebhookRow, delivery: DeliveryRow, outcome: Outcome, rules: Rules, now: datetime
+    session: WriteSession, webhook: WebhookRow, delivery: DeliveryRow, outcome: Outcome, rules: Rules
 ) -> None:
+    now = _now(session)
     webhook.failing_since = webhook.failing_since or now
     delivery.tries += 1
     if not (outcome.gone or delivery.tries >= rules.tries or now >= delivery.give_up_at):
@@ -141,13 +144,21 @@ def _failed(
         return
     _end(delivery, "dead", now)
     if outcome.gone:
-        _deactivate(webhook, "gone")
+        _deactivate(session, webhook, "gone")
     elif now - webhook.failing_since >= timedelta(seconds=rules.deactivate_s):
-        _deactivate(webhook, "failing")
+        _deactivate(session, webhook, "failing")
 
 
-def _deactivate(webhook: WebhookRow, reason: str) -> None:
+def _deactivate(session: WriteSession, webhook: WebhookRow, reason: str) -> None:
     webhook.active, webhook.inactive_reason = False, reason
+    workspace = session.get_one(WorkspaceRow, webhook.workspace_id).name
+    tell(
+        session,
+        Caller(SYSTEM, workspace, webhook.workspace_id),
+        webhook,
+        "webhook.deactivated",
+        {"reason": reason},
+    )
     log.warning("webhook %s was deactivated: %s", webhook.id, reason)
 
 

@@ -22,6 +22,7 @@ from tests.servers.app import ADMIN, assert_problem, begin, create, digest_of, p
 
 OPEN_TO_ALL = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 V = "/api/v1/models/{model}/versions/{number}"
+W = "/api/v1/webhooks/{webhook}"
 NEEDED = {
     "identified": {"GET /api/v1", "GET /api/v1/me", "POST /api/v1/tokens", "GET /api/v1/tokens"}
     | {"DELETE /api/v1/tokens/{token}"},
@@ -50,7 +51,11 @@ NEEDED = {
         "DELETE /api/v1/groups/{group}",
         "DELETE /api/v1/grants/{grant}",
     }
-    | {f"{method} /api/v1/groups/{{group}}/members/{{principal}}" for method in ("PUT", "DELETE")},
+    | {f"{method} /api/v1/groups/{{group}}/members/{{principal}}" for method in ("PUT", "DELETE")}
+    | {f"{method} /api/v1/webhooks" for method in ("GET", "POST")}
+    | {f"{method} {W}" for method in ("GET", "PATCH", "DELETE")}
+    | {f"POST {W}/rotate", f"POST {W}/test", f"GET {W}/deliveries", f"GET {W}/deliveries/{{delivery}}"}
+    | {f"POST {W}/deliveries/{{delivery}}/redeliver"},
     "administer": {"GET /api/v1/workspaces", "POST /api/v1/workspaces"}
     | {"PUT /api/v1/workspaces/{workspace}/limits"},
 }
@@ -161,6 +166,8 @@ def test_every_route_for_every_identity(
         "token": "none",
         "group": "none",
         "principal": "none",
+        "webhook": "none",
+        "delivery": "none",
     }
     asked = 0
     for (name, route), (who, headers) in itertools.product(routes(app), identities.items()):

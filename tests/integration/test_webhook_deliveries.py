@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
-from pydantic import SecretStr
 from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
+from registry import audit
 from registry.app import create_app
 from registry.deliveries import outbox, queue
 from registry.deliveries.outcome import Failure, Outcome
 from registry.deliveries.prune import prune
 from registry.deliveries.queue import CLAIM_S, Rules
+from registry.deliveries.sender import Sender
 from registry.settings import Settings
-from registry.tables import AttemptRow, DeliveryRow, WebhookRow
-from tests.servers.app import BASE, promote, publish
+from registry.vault import WEBHOOKS, Vault
+from registry.webhook_tables import AttemptRow, DeliveryRow, WebhookRow
+from tests.servers.app import ADMIN, BASE, promote, publish
 from tests.servers.ports import free_port, wait_until
 from tests.servers.receiver import Handler, Receiver, receiver
 from tests.servers.webhooks import DAY, HOUR, RULES, Hooks, Steady, with_webhooks
@@ -206,6 +208,13 @@ def test_a_webhook_that_nothing_reaches_for_days_is_deactivated(hooks: Hooks, ho
         fail_until_dead(hooks, step_s=DAY)
     found = hooks.look(created)
     assert (found["active"], found["inactive_reason"]) == (False, "failing")
+    with hooks.database.read() as session:
+        (told,) = audit.entries(session, action="webhook.deactivated", limit=9).items
+    assert (told.actor, told.workspace, told.resource) == (
+        "modelyard",
+        "default",
+        f"webhooks/{created['id']}",
+    )
     hooks.event("unheard")
     assert hooks.dispatch() == 0
 
@@ -442,15 +451,13 @@ def test_deliveries_that_ended_long_ago_are_forgotten(hooks: Hooks, hook: Receiv
         assert len(session.scalars(sa.select(AttemptRow)).all()) == 2
 
 
-def test_a_secret_that_cannot_be_read_is_a_failure_and_not_a_crash(
-    hooks: Hooks, hook: Receiver, settings: Settings
-) -> None:
-    """The registry was started again with another key."""
+def test_a_secret_that_cannot_be_read_is_a_failure_and_not_a_crash(hooks: Hooks, hook: Receiver) -> None:
     created = hooks.create(hook.url)
     hooks.event("m")
-    other = create_app(settings.model_copy(update={"secret_key": SecretStr("l" * 32)}))
-    with TestClient(other, base_url=BASE) as api:
-        Hooks(other, api).send()
+    hooks.dispatch()
+    claimed = queue.claim(hooks.database, slow=True)
+    assert claimed is not None
+    Sender(hooks.database, Vault(b"another key", WEBHOOKS), hooks.service.reach, RULES).deliver(claimed)
     assert hook.received == []
     (failed,) = hooks.detail(created, hooks.deliveries(created)[0])["made"]
     assert failed["failure"] == "secret_unreadable"
@@ -463,7 +470,7 @@ def test_a_secret_that_cannot_be_read_is_a_failure_and_not_a_crash(
 def running(settings: Settings) -> Iterator[Hooks]:
     """A registry that sends by itself, when it is told and never else."""
     app = create_app(with_webhooks(settings, webhook_poll_s=3600, webhook_senders=4))
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         yield Hooks(app, api)
 
 
@@ -528,12 +535,12 @@ def test_a_stop_waits_for_what_is_under_way(settings: Settings, hook: Receiver) 
 
     hook.behave = hold
     app = create_app(with_webhooks(settings, webhook_poll_s=3600))
-    with TestClient(app, base_url=BASE) as api:
+    with TestClient(app, base_url=BASE, headers=ADMIN) as api:
         hooks = Hooks(app, api)
         created = hooks.create(hook.url)
         hooks.event("m")
         assert under_way.wait(30)
         threading.Timer(0.1, over.set).start()
     after = create_app(settings)
-    with TestClient(after, base_url=BASE) as api:
+    with TestClient(after, base_url=BASE, headers=ADMIN) as api:
         assert Hooks(after, api).states(created) == ["delivered"]

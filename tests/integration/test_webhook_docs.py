@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from registry.deliveries.outcome import Failure
 from registry.settings import Settings
-from tests.servers.app import publish
+from tests.servers.app import TOKEN, publish
 from tests.servers.receiver import Receiver, receiver
 from tests.servers.webhooks import Hooks, with_webhooks
 
@@ -35,7 +35,7 @@ def test_the_page_works_from_top_to_bottom(
     app: FastAPI, api: TestClient, hook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELYARD_URL", "http://127.0.0.1")
-    monkeypatch.setenv("MODELYARD_TOKEN", "any")
+    monkeypatch.setenv("MODELYARD_TOKEN", TOKEN)
     # The client that the page makes talks to the application in here.
     monkeypatch.setattr(
         httpx2, "Client", lambda base_url, headers: TestClient(app, base_url, headers=headers)

@@ -12,19 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from registry.deliveries import sender
 from registry.deliveries.outcome import Failure, Outcome
 from registry.deliveries.queue import Claim, Rules
 from registry.deliveries.sender import Sender
 from registry.deliveries.target import Reach, Resolve
-from registry.vault import Vault
+from registry.vault import WEBHOOKS, Vault
 from tests.servers.ports import free_port
 from tests.servers.receiver import Handler, Receiver, certificate, receiver
 
 LOOPBACK = ("http://127.0.0.0/8",)
-VAULT = Vault(SecretStr("k" * 32), "webhooks")
+VAULT = Vault(b"k" * 32, WEBHOOKS)
 RULES = Rules(first_s=1, cap_s=1, tries=1, give_up_s=1, deactivate_s=1)
 BODY = b'{"type":"webhook.ping"}'
 SHORT_S = 0.4

@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from registry.database import Database
-from registry.tables import DeliveryRow
+from registry.webhook_tables import DeliveryRow
+from tests.servers.app import ADMIN
 from tests.servers.ports import wait_until
 from tests.servers.receiver import Handler, Receiver, receiver
 from tests.servers.registry import Registry
-from tests.servers.webhooks import LOOPBACK, SECRET_KEY
+from tests.servers.webhooks import LOOPBACK
 
+SECRET_KEY = "a-key-of-thirty-two-characters-or-more"
 ENVIRONMENT = {
     "MODELYARD_REGISTRY_SECRET_KEY": SECRET_KEY,
     "MODELYARD_REGISTRY_WEBHOOK_ALLOW": json.dumps(LOOPBACK),
@@ -38,13 +40,14 @@ def start(start_registry: Start, database_url: str) -> Start:
 
 
 def call(registry: Registry, path: str, **body: Any) -> dict[str, Any]:
-    answer = httpx2.post(f"{registry.url}/api/v1{path}", json=body)
+    answer = httpx2.post(f"{registry.url}/api/v1{path}", json=body, headers=ADMIN)
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
 
 
 def deliveries(registry: Registry, webhook: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = httpx2.get(f"{registry.url}/api/v1/webhooks/{webhook['id']}/deliveries", params={"limit": 1000})
+    url = f"{registry.url}/api/v1/webhooks/{webhook['id']}/deliveries"
+    answer = httpx2.get(url, params={"limit": 1000}, headers=ADMIN)
     return list(reversed(answer.json()["items"]))
 
 

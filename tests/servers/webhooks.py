@@ -6,7 +6,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
-from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from registry.database import Database
@@ -15,9 +14,9 @@ from registry.deliveries.queue import Rules
 from registry.deliveries.sender import Sender
 from registry.deliveries.service import Deliveries
 from registry.settings import Settings
-from registry.tables import DeliveryRow, WebhookRow
+from registry.vault import WEBHOOKS, Vault
+from registry.webhook_tables import DeliveryRow, WebhookRow
 
-SECRET_KEY = "a-key-of-thirty-two-characters-or-more"
 LOOPBACK = ("http://127.0.0.0/8",)
 HOUR, DAY = 3600, 86400
 
@@ -34,8 +33,7 @@ RULES = Steady(first_s=10, cap_s=HOUR, tries=100, give_up_s=DAY, deactivate_s=3 
 
 def with_webhooks(settings: Settings, **more: Any) -> Settings:
     """Settings of a registry that sends nothing by itself, and may send to loopback."""
-    ours = {"secret_key": SecretStr(SECRET_KEY), "webhook_allow": LOOPBACK, "webhook_poll_s": 0}
-    return settings.model_copy(update=ours | more)
+    return settings.model_copy(update={"webhook_allow": LOOPBACK, "webhook_poll_s": 0, **more})
 
 
 @dataclass
@@ -82,8 +80,7 @@ class Hooks:
         return outbox.dispatch(self.database, give_up_s=RULES.give_up_s)
 
     def sender(self, rules: Rules = RULES) -> Sender:
-        assert self.service.vault is not None
-        return Sender(self.database, self.service.vault, self.service.reach, rules)
+        return Sender(self.database, Vault(self.app.state.key, WEBHOOKS), self.service.reach, rules)
 
     def send(self, rules: Rules = RULES) -> int:
         """Dispatch, and send all that is due; returns how many attempts it took."""
