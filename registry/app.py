@@ -14,8 +14,8 @@ from registry.audit_export import Exporter, export_in_background
 from registry.background import Background
 from registry.checkpoints import Signer
 from registry.database import Database
-from registry.denials import Denials
 from registry.deliveries.service import open_deliveries
+from registry.denials import Denials
 from registry.events import Notifier
 from registry.http import (
     deletions,

@@ -47,7 +47,7 @@ class WebhookRow(Base):
     cursor: Mapped[int] = mapped_column(BigInteger)
     # The first failure since the last success.
     failing_since: Mapped[datetime | None]
-    # The last attempt failed or took long: it waits behind those that did not.
+    # Not known to be quick: there was no attempt yet, or the last one failed or took long.
     slow: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     served_at: Mapped[datetime | None]
 

@@ -88,6 +88,7 @@ def create(session: WriteSession, caller: Caller, vault: Vault, wanted: Changes)
         secret=vault.seal(secret, webhook_id),
         created_by=caller.name,
         cursor=latest_revision(session),
+        slow=True,
     )
     _apply(session, row, wanted)
     session.add(row)

@@ -31,7 +31,7 @@ def dispatch(database: Database, *, give_up_s: float) -> int:
             session.flush()
             failpoint("dispatch.before_commit")
         made += inserted
-        if not looked_at:  # others are at it
+        if looked_at < BATCH:  # that was all, or others are at it; what came meanwhile wakes us again
             break
     return made
 

@@ -4,7 +4,7 @@
     settle    one transaction: the attempt, and delivered | dead | when to try again
 
 A claim that its holder did not settle lapses, and is then anybody's. Whoever settles must still hold it. Webhooks take turns: who
-was served longest ago comes first. `slow=False` leaves out those whose last attempt failed or took long.
+was served longest ago comes first. `slow=False` leaves out those that are not known to be quick.
 """
 
 import logging

@@ -4,8 +4,8 @@
     pruner                                                    hourly
 
 The dispatcher looks when an event was committed here, and every `poll_s` seconds for what other processes left. A sender that has
-found work wakes the next, so that as many are at work as there is work for. Half of them leave alone the webhooks whose last
-attempt failed or took long: however many of those there are, the others are served at once.
+found work wakes the next, so that as many are at work as there is work for. Half of them leave alone the webhooks that are not
+known to be quick: however many of those there are, the others are served at once.
 """
 
 import logging
