@@ -48,4 +48,4 @@ def test_a_registry_installed_from_its_wheel_migrates(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (ran.returncode, ran.stdout.strip()) == (0, '{"revision": "0002"}'), ran.stderr
+    assert (ran.returncode, ran.stdout.strip()) == (0, '{"revision": "0005"}'), ran.stderr
