@@ -259,7 +259,7 @@ def test_50_writers_leave_an_unbroken_chain_and_no_verifier_ever_doubts_it(
                 model = session.scalars(query).one()
                 model.description = f"{number}/{turn}"  # pending, as the row of an event is
                 if turn % 2:
-                    events.record(session, "model.changed", name, {})
+                    events.record(session, model, "model.changed", {})
                 audit.record(
                     session,
                     Caller(name=f"writer {number}"),
