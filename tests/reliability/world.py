@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from registry import sweep, verify
+from registry import identify, sweep, verify
 from registry.app import create_app
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
@@ -104,7 +104,11 @@ def opened(
     monkeypatch.setattr(verify, "LARGE", LARGE)
     monkeypatch.setattr(versions, "LARGE", LARGE)
     monkeypatch.setattr(verify, "CLAIM_S", 0)
+    monkeypatch.setattr(
+        identify, "REMEMBERED_S", 0.0
+    )  # each life makes the same calls, and looking up may fail, too
     quiet = {"verify_poll_s": 3600, "sweep_interval_s": 0, "feed_poll_s": 3600, "verify_bytes": LARGE - 1}
+    quiet |= {"webhook_poll_s": 0, "audit_checkpoint_s": 0}
     app = create_app(
         Settings(home=home, database_url=database_url, storage_url=storage_url, **{**quiet, **more})
     )
