@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml sdk/pyproject.toml requirements/dev.txt requirements/uv.txt
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test soak check bench-artifacts bench-registry up down lock clean
+.PHONY: help setup demo test coverage soak check bench-artifacts bench-registry up down lock clean
 
 help:  ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: setup  ## train, register, promote, predict, hot-reload and roll back, on 
 	@$(BIN)/python -m examples.demo
 
 test: setup  ## the whole test-suite (SQLite and PostgreSQL, disk and real S3 servers)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+coverage: setup  ## the same, and which lines it reached; tracing them takes half as long again
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 
 soak: setup  ## the reliability tests with many more kills and failures (20 minutes and more)
