@@ -28,8 +28,9 @@ from registry.tables import ModelRow
 
 
 class Permission(StrEnum):
-    """What a route needs. `IDENTIFIED`: nothing but a valid token; `ADMINISTER`: to be an administrator of the registry."""
+    """What a route needs. `NONE`: nothing at all; `IDENTIFIED`: nothing but a valid token; `ADMINISTER`: to be an administrator of the registry."""
 
+    NONE = "none"
     IDENTIFIED = "identified"
     READ = "read"
     PUBLISH = "publish"
@@ -109,6 +110,8 @@ class Caller:
         return self.sees(ModelRow.__table__.c.workspace_id, ModelRow.__table__.c.name)
 
 
+NOBODY = "nobody"
+"""The name of whoever has not said who they are."""
 SYSTEM = "modelyard"
 """Who did what the registry does by itself. Nobody else can have this name."""
 

@@ -62,6 +62,8 @@ class MembershipRow(Base):
 
     group_id: Mapped[int] = mapped_column(sa.ForeignKey(GroupRow.id, ondelete="CASCADE"), primary_key=True)
     principal_id: Mapped[int] = mapped_column(sa.ForeignKey(PrincipalRow.id), primary_key=True, index=True)
+    # The identity provider that said so last; None: an admin did, whom no provider overrules.
+    issuer: Mapped[str | None] = mapped_column(sa.String(512))
 
 
 class GrantRow(Base):

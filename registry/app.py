@@ -18,6 +18,7 @@ from registry.deliveries.service import open_deliveries
 from registry.denials import Denials
 from registry.events import Notifier
 from registry.http import (
+    auth,
     deletions,
     errors,
     events,
@@ -25,6 +26,7 @@ from registry.http import (
     models,
     pointers,
     principals,
+    publishers,
     schemas,
     tokens,
     uploads,
@@ -34,8 +36,10 @@ from registry.http import (
 )
 from registry.http.strict import Gate
 from registry.identify import Identities
+from registry.oidc import Providers
 from registry.settings import Settings, is_loopback
 from registry.sweep import Rules, sweep_in_background
+from registry.trim import INTERVAL_S, trim
 from registry.vault import WEBHOOKS, Vault
 from registry.verify import verify_all
 from storage import BlobStore, open_store
@@ -71,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     rules = Rules(settings.restore_window_s, settings.sweep_grace_s, settings.sweep_max_share)
     sweep = partial(sweep_in_background, database, store, rules)
     sweeper = Background("sweeper", lambda stop: sweep(stopping=stop), interval_s=settings.sweep_interval_s)
+    trimmer = Background("trimmer", lambda _stop: trim(database), interval_s=INTERVAL_S)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         sweeper.start()
         checkpointer.start()
         deliveries.start(Vault(key, WEBHOOKS))
+        trimmer.start()
         others = asyncio.create_task(
             notifier.follow_other_processes(database, settings.feed_poll_s, log.warning)
         )
@@ -104,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
             await to_thread.run_sync(verifier.stop)
             await to_thread.run_sync(sweeper.stop)
             await to_thread.run_sync(checkpointer.stop)
+            await to_thread.run_sync(trimmer.stop)
             store.close()
             database.close()
 
@@ -121,10 +128,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
     app.state.notifier, app.state.verifier, app.state.deliveries = notifier, verifier, deliveries
+    app.state.issuers = Providers(settings.oidc)
     app.add_middleware(Gate, loopback_only=settings.token is None and is_loopback(settings.host))
     errors.install(app)
     app.include_router(health.router)
     for noun in (
+        auth,
         models,
         uploads,
         versions,
@@ -133,6 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
         events,
         tokens,
         principals,
+        publishers,
         workspaces,
         webhooks,
     ):

@@ -7,9 +7,11 @@ from typing import Any, NoReturn
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from registry import __version__, migrate
 from registry.cli_audit import audit
+from registry.cli_people import password_command
 from registry.cli_storage import storage
 from registry.cli_upkeep import fsck_command, scrub_command, sweep_command
 from registry.database import Database
@@ -68,6 +70,8 @@ def migrate_command(revision: str, down: bool, as_json: bool) -> None:
 def _settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except SettingsError as error:
+        _fail(f"{error}: it is not valid JSON")
     except ValidationError as error:
         # Not str(error): that repeats the values, and a database URL holds a password.
         _fail("; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()))
@@ -86,7 +90,7 @@ def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) 
         _fail(f"cannot migrate the database: {error}")
 
 
-for command in (sweep_command, scrub_command, fsck_command, storage, audit):
+for command in (sweep_command, scrub_command, fsck_command, storage, audit, password_command):
     main.add_command(command)
 
 

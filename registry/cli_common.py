@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 import sqlalchemy as sa
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from registry import migrate, scrub, sweep
 from registry.audit_export import TrailDamaged
@@ -51,6 +52,8 @@ def reported() -> Iterator[None]:
 def read_settings() -> Settings:
     try:
         return Settings()
+    except SettingsError as error:
+        fail(f"{error}: it is not valid JSON")
     except ValidationError as error:
         # Not str(error): that repeats the values, and a database URL holds a password.
         fail("; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()))

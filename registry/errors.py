@@ -10,15 +10,25 @@ RegistryError
 │   ├── InvalidCursor       a page cursor that this registry did not hand out
 │   ├── InvalidUrl          a webhook's URL that is none, or leads where webhooks may not go
 │   ├── DigestMismatch      received bytes do not have the digest that was announced
-│   └── SizeMismatch        received bytes do not have the size that was announced
+│   ├── SizeMismatch        received bytes do not have the size that was announced
+│   ├── InvalidPassword     a new password that breaks the rules
+│   ├── InvalidPublisher    a trusted publisher that would trust too many
+│   └── LoginExpired        a browser login that is over, was never begun here, or began in another browser
 ├── Unauthorized            no token, or not a valid one
+│   ├── WrongCredentials    no such name with this password
+│   ├── InvalidToken        an identity token that proves nothing here
+│   ├── LoginRefused        the identity provider did not say who it is
+│   ├── NoTrustedPublisher  it proves something, but nobody trusts that
+│   └── UnknownIdentity     the identity provider knows them, this registry does not
 ├── Forbidden               may be seen, but not done, by this caller
 ├── NotFound                absent, or not for this caller
 │   ├── ModelNotFound  VersionNotFound  FileNotFound  PointerNotFound  UploadNotFound
 │   ├── WorkspaceNotFound  PrincipalNotFound  GroupNotFound  GrantNotFound  TokenNotFound
 │   ├── WebhookNotFound  DeliveryNotFound
+│   ├── IssuerNotFound  PublisherNotFound
 ├── Conflict                right in itself, but not now
 │   ├── ModelExists  NameTaken
+│   ├── AmbiguousPublisher  a token fits several trusted publishers, of different principals
 │   ├── GenerationConflict  the pointer moved since the caller looked
 │   ├── NothingToRollBack   the pointer has no earlier holder
 │   ├── UploadIncomplete    the version names bytes that have not arrived
@@ -35,9 +45,11 @@ RegistryError
 │   ├── UploadExpired
 │   └── VersionDeleted      deleted; it may still be restored
 ├── TooManyRequests         more requests a minute than the workspace allows
+│   └── TooManyAttempts     of logging in
 └── Unavailable             try again later
     ├── StoreUnavailable
-    └── DatabaseUnavailable
+    ├── DatabaseUnavailable
+    └── IssuerUnavailable   the identity provider does not answer, or with nothing that can be used
 """
 
 from collections.abc import Sequence
@@ -97,8 +109,66 @@ class SizeMismatch(InvalidInput):
     code = "size_mismatch"
 
 
+class InvalidPassword(InvalidInput):
+    code = "invalid_password"
+
+
+class InvalidPublisher(InvalidInput):
+    code = "invalid_publisher"
+
+
+class LoginExpired(InvalidInput):
+    code = "login_expired"
+
+    def __init__(self) -> None:
+        super().__init__("This login is over, or began in another browser. Begin again.")
+
+
 class Unauthorized(RegistryError):
     code = "unauthorized"
+
+
+class WrongCredentials(Unauthorized):
+    code = "wrong_credentials"
+
+    def __init__(self) -> None:
+        super().__init__("There is nobody with this name and password.")
+
+
+class InvalidToken(Unauthorized):
+    """`why` must not repeat anything of the token."""
+
+    code = "invalid_token"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This identity token is not accepted: {why}.")
+
+
+class LoginRefused(Unauthorized):
+    code = "login_refused"
+
+    def __init__(self, answered: str) -> None:
+        super().__init__(f"The identity provider let nobody in: it answered {answered}.")
+
+
+class NoTrustedPublisher(Unauthorized):
+    code = "no_trusted_publisher"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is genuine, but no trusted publisher of this workspace has its issuer and claims. "
+            "An admin of the workspace can add one."
+        )
+
+
+class UnknownIdentity(Unauthorized):
+    code = "unknown_identity"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The identity provider knows you, but this registry has no account for you. "
+            "Its administrators can make one."
+        )
 
 
 class Forbidden(RegistryError):
@@ -142,6 +212,20 @@ class TokenNotFound(NotFound):
 
     def __init__(self, token_id: str) -> None:
         super().__init__(f"There is no token {token_id!r} that is yours to revoke.")
+
+
+class IssuerNotFound(NotFound):
+    code = "issuer_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("This registry has no identity provider of this name that people can log in with.")
+
+
+class PublisherNotFound(NotFound):
+    code = "publisher_not_found"
+
+    def __init__(self, publisher: int) -> None:
+        super().__init__(f"There is no trusted publisher {publisher} in this workspace.")
 
 
 class ModelNotFound(NotFound):
@@ -191,6 +275,16 @@ class ModelExists(Conflict):
 
 class NameTaken(Conflict):
     code = "name_taken"
+
+
+class AmbiguousPublisher(Conflict):
+    code = "ambiguous_publisher"
+
+    def __init__(self, principals: Sequence[str]) -> None:
+        super().__init__(
+            "The token fits trusted publishers of several principals: say which of them with `principal`.",
+            principals=sorted(principals),
+        )
 
 
 class QuotaExceeded(Conflict):
@@ -294,6 +388,10 @@ class TooManyRequests(RegistryError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyAttempts(TooManyRequests):
+    code = "too_many_attempts"
+
+
 class Unavailable(RegistryError):
     code = "unavailable"
 
@@ -304,3 +402,10 @@ class StoreUnavailable(Unavailable):
 
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
+
+
+class IssuerUnavailable(Unavailable):
+    code = "issuer_unavailable"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"The identity provider {name!r} cannot be used right now: {why}.")

@@ -9,7 +9,7 @@ Nobody is ever removed: their names stand in history. Who is disabled has no way
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -18,7 +18,7 @@ from registry.access import SYSTEM, Caller, Permission
 from registry.access_tables import GroupRow, MembershipRow, PrincipalRow
 from registry.database import ReadSession, WriteSession, insert_or_ignore, utc_now
 from registry.domain import check_principal_name
-from registry.errors import Forbidden, GroupNotFound, NameTaken, PrincipalNotFound
+from registry.errors import Forbidden, GroupNotFound, InvalidName, NameTaken, PrincipalNotFound
 from registry.identify import ADMIN
 from registry.tables import WorkspaceRow
 from registry.tokens import require_charge
@@ -49,12 +49,25 @@ class Group:
     created_by: str
 
 
-def create(session: WriteSession, caller: Caller, name: str, kind: Kind, *, administrator: bool) -> Principal:
-    """Make a person (administrators only) or a robot. Raises InvalidName, NameTaken or Forbidden."""
+def create(
+    session: WriteSession,
+    caller: Caller,
+    name: str,
+    kind: Kind,
+    *,
+    administrator: bool,
+    identity: tuple[str, str] | None = None,
+) -> Principal:
+    """Make a person (administrators only) or a robot. Raises InvalidName, NameTaken or Forbidden.
+
+    `identity`: a person's issuer and subject, for logging in with an identity provider.
+    """
     check_principal_name(name)
     everywhere = caller.permits(Permission.ADMINISTER)
     if (kind == "person" or administrator) and not everywhere:
         raise Forbidden("Only an administrator of the registry makes people and other administrators.")
+    if identity is not None and kind != "person":
+        raise InvalidName("Robots do not log in with an identity provider: see trusted publishers.")
     if name.lower() in RESERVED:
         raise NameTaken(f"{name!r} is a name that the registry itself uses.")
     row = PrincipalRow(
@@ -62,14 +75,18 @@ def create(session: WriteSession, caller: Caller, name: str, kind: Kind, *, admi
         kind=kind,
         administrator=administrator,
         workspace_id=None if kind == "person" or administrator else caller.workspace_id,
+        issuer=identity[0] if identity else None,
+        subject=identity[1] if identity else None,
         created_by=caller.name,
     )
     try:
         session.add(row)
         session.flush()
     except sa.exc.IntegrityError as error:
-        raise NameTaken(f"The name {name!r} is taken.") from error
-    said = {"kind": kind, "administrator": administrator}
+        raise NameTaken(f"The name {name!r}, or this identity, is taken.") from error
+    said: dict[str, Any] = {"kind": kind, "administrator": administrator}
+    if identity is not None:
+        said |= {"issuer": identity[0], "subject": identity[1]}
     audit.record(session, caller, "principal.created", f"principals/{name}", said)
     return get(session, caller, name)
 
@@ -139,8 +156,10 @@ def add_member(session: WriteSession, caller: Caller, group: str, principal: str
     """Raises GroupNotFound or PrincipalNotFound. Who is in it already stays in it."""
     found = group_row(session, caller, group)
     member = grantee(session, caller, principal)
-    if session.get(MembershipRow, (found.id, member.id)) is None:
+    membership = session.get(MembershipRow, (found.id, member.id))
+    if membership is None or membership.issuer is not None:
         insert_or_ignore(session, MembershipRow, {"group_id": found.id, "principal_id": member.id})
+        session.get_one(MembershipRow, (found.id, member.id)).issuer = None
         audit.record(session, caller, "group.joined", f"groups/{group}", {"principal": principal})
     return _group_of(session, found)
 

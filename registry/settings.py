@@ -4,13 +4,68 @@ Every field is an environment variable MODELYARD_REGISTRY_<NAME>; the data direc
 """
 
 import ipaddress
+from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.deliveries.target import Allowed
+
+
+def _plain_url(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment or not is_safe_url(url):
+        raise ValueError(
+            "expected https://host/path (or http:// on loopback), without user, query or fragment"
+        )
+    return url
+
+
+Url = Annotated[str, StringConstraints(max_length=512), AfterValidator(_plain_url)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
+
+
+class Issuer(BaseModel):
+    """An identity provider (OpenID Connect): of people with `client_id`, of CI jobs and other programs with `audience`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    issuer: Url
+    client_id: Label | None = None
+    client_secret: SecretStr | None = None
+    audience: Label | None = None
+    scopes: tuple[Label, ...] = ("openid", "profile", "email")
+    name_claim: Label = "preferred_username"
+    groups_claim: Label | None = None
+    # Which of the provider's groups count, and what they are called here; empty: all of them, under their own names.
+    groups: dict[str, str] = {}
+    create_people: bool = False
+
+    @model_validator(mode="after")
+    def _require_use(self) -> Self:
+        if self.client_id is None and self.audience is None:
+            raise ValueError("set client_id (people log in), audience (programs exchange tokens), or both")
+        if self.client_id == self.audience:
+            raise ValueError(
+                "audience must not be the client_id: a token of one use must not do for the other"
+            )
+        if "openid" not in self.scopes:
+            raise ValueError("scopes must contain openid")
+        return self
 
 
 class Settings(BaseSettings):
@@ -33,6 +88,13 @@ class Settings(BaseSettings):
         min_length=32,
         description="under which tokens are recognised, checkpoints signed and secrets kept; the same for all registries of one database. Without it, one is "
         "kept in MODELYARD_HOME/secret.key",
+    )
+    public_url: Url = Field(
+        "", validate_default=False, description="where people's browsers reach this registry"
+    )
+    oidc: tuple[Issuer, ...] = Field((), description="identity providers, as a JSON list")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="networks of the proxies in front of this registry, as a JSON list"
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="limit of a JSON body")
     max_blob_bytes: int = Field(
@@ -110,6 +172,21 @@ class Settings(BaseSettings):
         self.home = self.home.expanduser().absolute()
         self.database_url = self.database_url or f"sqlite:///{self.home / 'registry.db'}"
         self.storage_url = self.storage_url or (self.home / "blobs").as_uri()
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.public_url = self.public_url.rstrip("/") or (
+            f"http://{host}:{self.port}" if is_loopback(self.host) else ""
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _tell_issuers_apart(self) -> Self:
+        for used in ([each.name for each in self.oidc], [each.issuer for each in self.oidc]):
+            if any(count > 1 for count in Counter(used).values()):
+                raise ValueError("each identity provider needs a name and an issuer of its own")
+        if not self.public_url and any(each.client_id for each in self.oidc):
+            raise ValueError(
+                "people who log in are sent back to this registry: set MODELYARD_REGISTRY_PUBLIC_URL"
+            )
         return self
 
     @model_validator(mode="after")
@@ -120,6 +197,18 @@ class Settings(BaseSettings):
                 "characters or more, and MODELYARD_REGISTRY_TOKEN to the first administrator's token, or listen on 127.0.0.1."
             )
         return self
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether nobody on the way can read or change what is fetched from there: https, or this machine."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is no number
+    except ValueError:
+        return False
+    if not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,14 @@ for name in ("MODELYARD_REGISTRY_TOKEN", "MODELYARD_TOKEN"):
     os.environ[name] = "the-token-of-an-administrator"
 os.environ["MODELYARD_REGISTRY_SECRET_KEY"] = "the-key-of-every-registry-in-these-tests"
 
-pytest_plugins = ["tests.servers.s3", "tests.servers.postgres", "tests.servers.registry", "tests.servers.app"]
+pytest_plugins = [
+    "tests.servers.s3",
+    "tests.servers.postgres",
+    "tests.servers.registry",
+    "tests.servers.app",
+    "tests.servers.issuer",
+    "tests.servers.canaille",
+]
 
 STRESS = Path(__file__).parent / "reliability"
 

@@ -13,12 +13,13 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from registry.access import Caller, Permission, require
+from registry.access import NOBODY, Caller, Permission, require
 from registry.background import Background
 from registry.database import Database
 from registry.deliveries.service import Deliveries
 from registry.events import Notifier
 from registry.identify import DEFAULT, Identities
+from registry.oidc import Providers
 from registry.settings import Settings
 from registry.uploads import open_upload
 from registry.vault import WEBHOOKS, Vault
@@ -46,6 +47,10 @@ def _notifier(request: Request) -> Notifier:
 
 def _verifier(request: Request) -> Background:
     return cast("Background", request.app.state.verifier)
+
+
+def _issuers(request: Request) -> Providers:
+    return cast("Providers", request.app.state.issuers)
 
 
 def _key(request: Request) -> bytes:
@@ -81,6 +86,22 @@ class Guard:
         return model
 
 
+class OpenGuard(Guard):
+    """Lets everybody pass, as somebody without a name and without rights: this is where one gets a token."""
+
+    def __init__(self) -> None:
+        super().__init__(Permission.NONE)
+
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # the document is not to ask for a token
+        return cast("Caller", request.scope["caller"])
+
+    def admit(self, request: Request) -> None:
+        """Nothing is looked up: strangers learn nothing, not even which workspaces there are."""
+        scope = request.scope
+        workspace, request_id = scope.get("workspace", DEFAULT), scope.get("request_id", "")
+        scope["caller"] = Caller(NOBODY, workspace, workspace_id=0, request_id=request_id)
+
+
 class UploadGuard(Guard):
     """An upload is its creator's, who must still have the right to publish the model."""
 
@@ -105,7 +126,9 @@ SecretKey = Annotated[bytes, Depends(_key)]
 Sending = Annotated[Deliveries, Depends(_deliveries)]
 WebhookSecrets = Annotated[Vault, Depends(_webhook_secrets)]
 Verifying = Annotated[Background, Depends(_verifier)]
+Issuers = Annotated[Providers, Depends(_issuers)]
 
+Stranger = Annotated[Caller, Depends(OpenGuard())]
 Identified = Annotated[Caller, Depends(Guard(Permission.IDENTIFIED))]
 Reader = Annotated[Caller, Depends(Guard(Permission.READ))]
 Publisher = Annotated[Caller, Depends(Guard(Permission.PUBLISH))]

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
+from pydantic import StringConstraints
 
 from registry import grants, principals
 from registry.domain import MAX_SIZE
@@ -14,12 +15,23 @@ from registry.http.tokens import Pattern, Role
 router = APIRouter(prefix="/api/v1", tags=["access"], route_class=StrictRoute)
 
 
+class Identity(schemas.Request):
+    """A subject means nothing without its issuer."""
+
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
+    subject: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
 class PrincipalCreate(schemas.Request):
-    """Only administrators of the registry make people and administrators."""
+    """Only administrators of the registry make people and administrators.
+
+    `identity`: who a person is for an identity provider, for logging in with it.
+    """
 
     name: schemas.Name
     kind: Literal["person", "robot"] = "robot"
     administrator: bool = False
+    identity: Identity | None = None
 
 
 class PrincipalChange(schemas.Request):
@@ -94,7 +106,14 @@ def list_principals(database: Db, caller: Admin) -> Principals:
 def create_principal(body: PrincipalCreate, database: Db, caller: Admin) -> principals.Principal:
     """Make a robot, or a person. They have no rights yet."""
     with database.write() as session:
-        return principals.create(session, caller, body.name, body.kind, administrator=body.administrator)
+        return principals.create(
+            session,
+            caller,
+            body.name,
+            body.kind,
+            administrator=body.administrator,
+            identity=(body.identity.issuer, body.identity.subject) if body.identity else None,
+        )
 
 
 @router.patch("/principals/{principal}", response_model=Principal)

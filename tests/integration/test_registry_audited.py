@@ -14,8 +14,10 @@ from tests.servers.app import assert_problem, begin, create, promote, publish, s
 
 # What an upload brings is nobody's before it is a version, which is audited.
 NOT_AUDITED = {name for name in NEEDED["publish"] if "upload" in name}
-# Their own tests count what they leave: test_registry_webhooks.py.
-ELSEWHERE = {name for names in NEEDED.values() for name in names if "/webhooks" in name}
+# Whoever logs in is not yet anybody.
+LOGIN = NEEDED["none"] | {name for name in NEEDED["admin"] if "trusted-publishers" in name}
+# Their own tests count what they leave: test_registry_webhooks.py, test_registry_login_audited.py.
+ELSEWHERE = LOGIN | {name for names in NEEDED.values() for name in names if "/webhooks" in name}
 CHANGES = {name for names in NEEDED.values() for name in names if not name.startswith("GET")}
 UNSAFE = CHANGES - NOT_AUDITED - ELSEWHERE
 

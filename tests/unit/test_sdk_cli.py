@@ -33,9 +33,10 @@ COMMANDS = {
     "principal": ["disable", "ci"],
     "group": ["add", "team", "ci"],
     "grant": ["give", "reader", "--group", "team"],
+    "publisher": ["rm", "1"],
     "workspace": ["show"],
 }
-OTHERS = {"cache", "import"}
+OTHERS = {"cache", "import", "password"}
 """Commands that ask no registry, or not first of all."""
 
 

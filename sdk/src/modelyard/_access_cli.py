@@ -6,6 +6,8 @@
 Needs the role admin there; people and administrators are made by administrators of the registry.
 """
 
+from typing import Any
+
 import click
 
 from modelyard._answer import json_option
@@ -21,10 +23,19 @@ def principal() -> None:
 @click.argument("name")
 @click.option("--person", is_flag=True, help="A person; without it, a robot of this workspace.")
 @click.option("--administrator", is_flag=True, help="May do everything in this registry.")
+@click.option("--issuer", metavar="URL", help="The identity provider with which this person logs in, …")
+@click.option("--subject", metavar="SUB", help="… and who they are there (the claim sub).")
 @json_option
-def create_principal(name: str, person: bool, administrator: bool, as_json: bool) -> None:
+def create_principal(
+    name: str, person: bool, administrator: bool, issuer: str | None, subject: str | None, as_json: bool
+) -> None:
     """Make a robot, or a person. They have no rights yet, and no token."""
-    body = {"name": name, "kind": "person" if person else "robot", "administrator": administrator}
+    if (issuer is None) != (subject is None):
+        raise click.UsageError("--issuer and --subject belong together.")
+    body: dict[str, Any] = {"name": name, "kind": "person" if person else "robot"}
+    body["administrator"] = administrator
+    if issuer is not None:
+        body["identity"] = {"issuer": issuer, "subject": subject}
     tell(
         as_json,
         ask("POST", "principals", body=body),

@@ -228,8 +228,8 @@ def is_transient(error: ModelyardError, *, repeatable: bool = True) -> bool:
     if isinstance(error, ConnectionFailed):
         # A timeout has cost its time once already.
         return (repeatable and not error.timed_out) or not error.arrived
-    if isinstance(error, ApiError) and error.status == _TOO_MANY:
-        # Refused before anything was done.
+    if isinstance(error, ApiError) and error.status == _TOO_MANY and error.code != "too_many_attempts":
+        # Refused before anything was done. (Whoever mistyped a password is told to wait, and not kept waiting.)
         return _told_to_wait(error) <= LONGEST_PAUSE_S
     if not (repeatable and isinstance(error, ApiError)):
         return False

@@ -1,6 +1,7 @@
 """`modelyard`: the registry from a shell.
 
-    login URL                     store where the registry is, and the token for it
+    login URL                     store where the registry is, and a token for it    (--browser, --user: get one)
+    password NAME                 change one's password
     push NAME PATH                register a file or directory      (--promote: and give it a pointer)
     promote REF | NAME VERSION    move a stage or alias             rollback NAME: move it back
     pull REF [DEST]               fetch and verify
@@ -10,7 +11,7 @@
 
     whoami                             who the registry takes us for, and what we may do
     token create|ls|revoke             principal create|ls|disable|enable    group create|ls|rm|add|remove
-    grant give|ls|take                 workspace create|ls|limit|show
+    grant give|ls|take                 workspace create|ls|limit|show        publisher trust|ls|rm
 
 For people: tables on stdout, progress on stderr. With --json (after the command's name): one JSON value on stdout.
 _shell.py says what becomes of errors.
@@ -22,21 +23,21 @@ from typing import NoReturn
 
 import click
 
-from modelyard import _config, _shell
+from modelyard import _shell
 from modelyard._access_cli import grant, group, principal
 from modelyard._answer import Command, answer, json_option
 from modelyard._cache_cli import cache
 from modelyard._client import Client
-from modelyard._errors import UnexpectedAnswer
+from modelyard._login_cli import login, password
+from modelyard._pairs import pairs
 from modelyard._portable_cli import cp, export, import_
 from modelyard._progress import progress_bar
+from modelyard._publisher_cli import publisher
 from modelyard._ref import parse_ref
 from modelyard._token_cli import token, whoami
 from modelyard._types import Version
 from modelyard._version import __version__
 from modelyard._workspace_cli import workspace
-
-LOCAL = "\nNo token is needed: the registry of this machine keeps one for you in local.json. Another: --token-stdin."
 
 
 def main() -> NoReturn:
@@ -49,19 +50,9 @@ def run(arguments: Sequence[str]) -> int:
     return _shell.run(app, arguments)
 
 
-def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, separator, content = value.partition("=")
-        if not (name and separator):
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
-        pairs[name] = content
-    return pairs
-
-
 def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
     try:
-        return {name: float(content) for name, content in _pairs(context, parameter, values).items()}
+        return {name: float(content) for name, content in pairs(context, parameter, values).items()}
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
@@ -85,39 +76,11 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("url")
-@click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
-@json_option
-def login(url: str, token_stdin: bool, as_json: bool) -> None:
-    """Store where the registry is, and the token for it.
-
-    The token is asked for without showing it; without a terminal, none is used unless --token-stdin is given. The
-    registry of this machine has a token for its user in local.json already.
-    """
-    url, token = _config.check_url(url), ""
-    local = None if token_stdin else _config.local_token(url)
-    if token_stdin:
-        token = sys.stdin.readline().strip()
-    elif local is None and sys.stdin.isatty():
-        token = click.prompt("Token", default="", hide_input=True, show_default=False)
-    with Client(url, token or local or "") as client:
-        info = client.info()
-    if info.service != "modelyard-registry":
-        raise UnexpectedAnswer(f"{url} is not a Modelyard registry.")
-    path = _config.save(url, token)
-    answer(
-        as_json,
-        {"url": url, "config": str(path), "server": info},
-        lambda: click.echo(f"Logged in to {url} ({path})." + (LOCAL if local else "")),
-    )
-
-
-@app.command()
 @click.argument("name")
 @click.argument("path")
 @click.option("--format", "chosen_format", help="sklearn-skops, onnx, mlflow or files; guessed if not given.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER", callback=_numbers)
-@click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", callback=_pairs)
+@click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", callback=pairs)
 @click.option("--description", default="")
 @click.option(
     "--promote",
@@ -262,7 +225,21 @@ def history(model: str, pointer: str | None, as_json: bool) -> None:
     answer(as_json, moves, lambda: print_history(moves))
 
 
-for command in (cache, export, import_, cp, whoami, token, principal, group, grant, workspace):
+for command in (
+    login,
+    password,
+    cache,
+    export,
+    import_,
+    cp,
+    whoami,
+    token,
+    principal,
+    group,
+    grant,
+    publisher,
+    workspace,
+):
     app.add_command(command)
 
 
