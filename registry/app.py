@@ -1,8 +1,7 @@
 """The composition root: settings in, a web application out. The only place that chooses database and storage."""
 
-import asyncio
 import contextlib
-import logging
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -16,7 +15,8 @@ from registry.checkpoints import Signer
 from registry.database import Database
 from registry.deliveries.service import open_deliveries
 from registry.denials import Denials
-from registry.events import Notifier
+from registry.expired import remove_expired
+from registry.feed import Feed
 from registry.http import (
     auth,
     deletions,
@@ -39,7 +39,7 @@ from registry.identify import Identities
 from registry.oidc import Providers
 from registry.settings import Settings, is_loopback
 from registry.sweep import Rules, sweep_in_background
-from registry.trim import INTERVAL_S, trim
+from registry.trim import trim
 from registry.vault import WEBHOOKS, Vault
 from registry.verify import verify_all
 from storage import BlobStore, open_store
@@ -56,15 +56,16 @@ Keeps trained models, decides which version is in production, and tells whoever 
 Every error is `application/problem+json` with a stable `code`.
 """
 
-log = logging.getLogger("modelyard.registry")
+
+TIDY_S = 600.0
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Wire everything. Nothing is contacted before the application starts."""
-    notifier = Notifier()
+    feed = Feed(schemas.event_text, poll_s=settings.feed_poll_s, max_watchers=settings.max_watchers)
 
     def announce(revision: int) -> None:
-        notifier.announce(revision)
+        feed.announce(revision)
         deliveries.wake()
 
     database = Database(settings.database_url, announce=announce)
@@ -75,7 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
     rules = Rules(settings.restore_window_s, settings.sweep_grace_s, settings.sweep_max_share)
     sweep = partial(sweep_in_background, database, store, rules)
     sweeper = Background("sweeper", lambda stop: sweep(stopping=stop), interval_s=settings.sweep_interval_s)
-    trimmer = Background("trimmer", lambda _stop: trim(database), interval_s=INTERVAL_S)
+
+    def tidy(stopping: threading.Event) -> None:
+        remove_expired(database)
+        trim(database, settings.feed_retention_s, stopping=stopping)
+
+    tidier = Background("tidier", tidy, interval_s=TIDY_S)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,27 +96,21 @@ def create_app(settings: Settings) -> FastAPI:
             database.close()
             raise
         checkpointer = _checkpointer(settings, database, store, key)
-        notifier.start()
+        feed.start(database)
         verifier.start()
         sweeper.start()
         checkpointer.start()
         deliveries.start(Vault(key, WEBHOOKS))
-        trimmer.start()
-        others = asyncio.create_task(
-            notifier.follow_other_processes(database, settings.feed_poll_s, log.warning)
-        )
+        tidier.start()
         try:
             yield
         finally:
-            notifier.close()
-            others.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await others
+            await feed.stop()
             await to_thread.run_sync(deliveries.stop)
             await to_thread.run_sync(verifier.stop)
             await to_thread.run_sync(sweeper.stop)
             await to_thread.run_sync(checkpointer.stop)
-            await to_thread.run_sync(trimmer.stop)
+            await to_thread.run_sync(tidier.stop)
             store.close()
             database.close()
 
@@ -127,7 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
-    app.state.notifier, app.state.verifier, app.state.deliveries = notifier, verifier, deliveries
+    app.state.feed, app.state.verifier, app.state.deliveries = feed, verifier, deliveries
     app.state.issuers = Providers(settings.oidc)
     app.add_middleware(Gate, loopback_only=settings.token is None and is_loopback(settings.host))
     errors.install(app)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry import fsck, scrub, sweep
+from registry import fsck, scrub, sweep, trim
 from registry.cli_common import as_json_option, fail, opened, progress, read_settings, reported
 from storage import open_store
 
@@ -25,7 +25,7 @@ _force = click.option("--force", is_flag=True, help="go on although it is an imp
 @_force
 @as_json_option
 def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool, as_json: bool) -> None:
-    """Give back the space of bytes that nothing needs any more."""
+    """Give back the space of bytes that nothing needs any more, and remove events that are too old."""
     with opened() as (settings, database, store):
         rules = sweep.Rules(
             settings.restore_window_s,
@@ -35,8 +35,12 @@ def sweep_command(apply: bool, orphans: bool, max_per_second: float, force: bool
             force=force,
             orphans=orphans,
         )
+        if apply:
+            events = trim.trim(database, settings.feed_retention_s)
+        else:
+            events = trim.removable(database, settings.feed_retention_s)
         done = (sweep.sweep if apply else sweep.plan)(database, store, rules)
-    counts = dataclasses.asdict(done)
+    counts = {**dataclasses.asdict(done), "events": events}
     _tell({"applied": apply, **counts}, as_json)
     if not apply and not as_json:
         click.echo("Nothing was changed. Add --apply to do it.")

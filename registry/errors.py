@@ -43,13 +43,16 @@ RegistryError
 ├── IdempotencyMismatch     the same idempotency key with another request
 ├── Gone
 │   ├── UploadExpired
+│   ├── EventsTrimmed       events that a watcher has not seen are not kept any more
+│   ├── RevisionUnknown     the feed has not come to this revision: it is another one, or a restored one
 │   └── VersionDeleted      deleted; it may still be restored
 ├── TooManyRequests         more requests a minute than the workspace allows
 │   └── TooManyAttempts     of logging in
 └── Unavailable             try again later
     ├── StoreUnavailable
     ├── DatabaseUnavailable
-    └── IssuerUnavailable   the identity provider does not answer, or with nothing that can be used
+    ├── IssuerUnavailable   the identity provider does not answer, or with nothing that can be used
+    └── TooManyWatchers     as many wait for events as may
 """
 
 from collections.abc import Sequence
@@ -369,6 +372,27 @@ class UploadExpired(Gone):
     code = "upload_expired"
 
 
+class EventsTrimmed(Gone):
+    code = "events_trimmed"
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(
+            "Some events after this revision are not kept any more. Look at everything again, then follow from now on.",
+            oldest=oldest,
+        )
+
+
+class RevisionUnknown(Gone):
+    code = "revision_unknown"
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(
+            "The feed has not come to this revision, so you have it from elsewhere. Look at everything again, then follow "
+            "from now on.",
+            revision=revision,
+        )
+
+
 class VersionDeleted(Gone):
     code = "version_deleted"
 
@@ -409,3 +433,7 @@ class IssuerUnavailable(Unavailable):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"The identity provider {name!r} cannot be used right now: {why}.")
+
+
+class TooManyWatchers(Unavailable):
+    code = "too_many_watchers"

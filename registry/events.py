@@ -1,21 +1,27 @@
-"""The change feed: every change is an event with a revision number, and whoever waits hears of it.
+"""The change feed in the database: every change is an event, and events are numbered by revision.
 
-    use case ── record() ──> events, feed (same transaction) ── commit ──> Notifier.announce ──> waiting watchers
+    a verb ── record() ──> events, feed (same transaction) ── commit ──> feed.py wakes whoever waits
 
-A waiting watcher holds neither a thread nor a database connection: it waits on the Notifier of its process. Changes
-made by other registry processes are found by looking at the feed's counter, as long as somebody waits.
+A watcher's place in the feed is a revision: that of the newest event which it may see. Events that it may not see leave no
+trace in it, so that their number does not tell how busy others are. `look` reads from such a place on; feed.py does the
+same in memory for those who keep up.
+
+Old events are trimmed (trim.py), but for the newest trimmed one of each model: it tells whether a watcher that was away has
+missed anything of what it asks for.
 """
 
-import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
-from anyio import to_thread
 
-from registry.access import Caller
-from registry.database import Database, ReadSession, WriteSession
+from registry.access import Caller, Permission, matches, name_matches
+from registry.database import ReadSession, WriteSession
+from registry.errors import EventsTrimmed
 from registry.tables import EventRow, FeedRow, ModelRow
+
+E = TypeVar("E")
 
 
 def record(session: WriteSession, model: ModelRow, kind: str, data: dict[str, Any]) -> int:
@@ -41,79 +47,93 @@ def latest_revision(session: ReadSession | WriteSession) -> int:
     return session.scalar(sa.select(FeedRow.revision)) or 0
 
 
-def events_since(
-    session: ReadSession, caller: Caller, since: int, models: Collection[str], limit: int
-) -> tuple[int, Sequence[EventRow]]:
-    """Events of models that the caller may read after revision `since`, oldest first, and the revision to ask from next time."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a watcher may see, and what of that it asks for: names and kinds, `*` in them for anything; none: all.
+
+    Each rule is here twice, for events in memory and, as a condition, for those in the database.
+    """
+
+    caller: Caller
+    models: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+
+    def sees(self, event: EventRow) -> bool:
+        """Whether it may know of this event."""
+        caller = self.caller
+        return event.workspace_id == caller.workspace_id and caller.permits(Permission.READ, event.model)
+
+    def includes(self, event: EventRow) -> bool:
+        """Whether it wants it, too."""
+        return (
+            _is_one_of(event.model, self.models) and _is_one_of(event.kind, self.kinds) and self.sees(event)
+        )
+
+    def seen(self) -> sa.ColumnElement[bool]:
+        """Events that it may know of."""
+        columns = EventRow.__table__.c
+        return self.caller.sees(columns.workspace_id, columns.model)
+
+    def of_models(self) -> sa.ColumnElement[bool]:
+        """Those of the models that it wants."""
+        return sa.and_(self.seen(), _in(EventRow.__table__.c.model, self.models))
+
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Those that it wants."""
+        return sa.and_(self.of_models(), _in(EventRow.__table__.c.kind, self.kinds))
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Generic[E]):
+    """What a look at the feed found: `events`, and where to go on.
+
+    `revision` is what the watcher may know: the newest event that it may see, or the last one here when there are more.
+    `examined` is not for its eyes: up to there everything was looked at.
+    """
+
+    revision: int
+    examined: int
+    events: Sequence[E]
+
+
+def look(session: ReadSession, since: int, wanted: Wanted, limit: int) -> Look[EventRow]:
+    """The first `limit` events after revision `since`. Raises EventsTrimmed when some of them are not kept any more.
+
+    When `since` is above the `revision` that is returned, then it was given out by another registry, or before a backup was
+    restored, or to somebody with other rights: whoever asks has to look at everything again.
+    """
     latest = latest_revision(session)
-    columns = EventRow.__table__.c
-    readable = caller.sees(columns.workspace_id, columns.model)
-    newer = sa.select(EventRow).where(EventRow.revision > since, readable)
-    query = newer.order_by(EventRow.revision).limit(limit)
-    if models:
-        query = query.where(EventRow.model.in_(models))
-    events = session.scalars(query).all()
-    return (events[-1].revision if len(events) == limit else latest), events
+    newest = newest_seen(session, wanted, latest)
+    query = sa.select(EventRow).where(EventRow.revision > since, EventRow.revision <= latest)
+    events = session.scalars(query.where(wanted.condition()).order_by(EventRow.revision).limit(limit)).all()
+    _require_kept(session, since, wanted)  # after the events were read: nothing was trimmed before that
+    if len(events) == limit:
+        return Look(events[-1].revision, events[-1].revision, events)
+    return Look(newest, latest, events)
 
 
-class Notifier:
-    """Wakes the watchers of this process. `announce` may be called from any thread, the rest from the event loop."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed = asyncio.Event()
-        self._revision = 0
-        self._watchers = 0
-        self._closed = False
-
-    def start(self) -> None:
-        """Bind to the running event loop."""
-        self._loop = asyncio.get_running_loop()
-
-    def announce(self, revision: int) -> None:
-        """Tell that `revision` has been committed."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._advance, revision)
-
-    def close(self) -> None:
-        """Let all watchers go; from now on nobody waits."""
-        self._closed = True
-        self._wake()
-
-    async def wait_beyond(self, revision: int, timeout_s: float) -> None:
-        """Return when a revision above `revision` is known, when the time is over, or when the server stops."""
-        self._watchers += 1
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._revision <= revision and not self._closed:
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._watchers -= 1
-
-    async def follow_other_processes(
-        self, database: Database, interval_s: float, log: Callable[[str], None]
-    ) -> None:
-        """Look at the feed's counter every `interval_s` seconds while somebody waits. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(interval_s)
-            if self._watchers:
-                try:
-                    self._advance(await to_thread.run_sync(_read_revision, database))
-                except Exception as error:  # noqa: BLE001 - an outage of the database must not end the only follower
-                    log(f"cannot look for new events: {error}")
-
-    def _advance(self, revision: int) -> None:
-        if revision > self._revision:
-            self._revision = revision
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+def newest_seen(session: ReadSession, wanted: Wanted, latest: int | None = None) -> int:
+    """The revision of the newest event (up to `latest`) that may be seen; 0: there has never been one."""
+    query = sa.select(sa.func.max(EventRow.revision)).where(wanted.seen())
+    return session.scalar(query if latest is None else query.where(EventRow.revision <= latest)) or 0
 
 
-def _read_revision(database: Database) -> int:
-    with database.read() as session:
-        return latest_revision(session)
+def _require_kept(session: ReadSession, since: int, wanted: Wanted) -> None:
+    missed = sa.select(sa.func.max(EventRow.revision)).where(
+        EventRow.revision > since,
+        EventRow.revision <= sa.select(FeedRow.trimmed).scalar_subquery(),
+        wanted.of_models(),
+    )
+    if (oldest := session.scalar(missed)) is not None:
+        raise EventsTrimmed(oldest)
+
+
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or name in patterns or any(matches(name, pattern) for pattern in patterns)
+
+
+def _in(column: sa.ColumnElement[str], patterns: Sequence[str]) -> sa.ColumnElement[bool]:
+    if not patterns:
+        return sa.true()
+    names = [pattern for pattern in patterns if "*" not in pattern]
+    return sa.or_(column.in_(names), *(name_matches(column, each) for each in patterns if "*" in each))

@@ -59,20 +59,38 @@ class Identities:
         self._lock = threading.Lock()
 
     def caller(self, authorization: str | None, workspace: str, request_id: str) -> Caller:
-        """Raises Unauthorized, WorkspaceNotFound or TooManyRequests."""
-        token_id, secret = self._given(authorization)
-        key = (token_id, tokens.digest(self._key, token_id, secret), workspace)
-        with self._lock:
-            found = self._found.get(key)
-        if found is None or found.until <= self._clock():
-            found = self._look_up(*key)
-            with self._lock:
-                self._found[key] = found
-                self._found.move_to_end(key)
-                if len(self._found) > _MANY:
-                    self._found.popitem(last=False)
+        """Who makes a request. Raises Unauthorized, WorkspaceNotFound or TooManyRequests."""
+        key = self._key_of(authorization, workspace)
+        found = self._remembered(key) or self._learn(key)
         self._spend(found)
         return replace(found.caller, request_id=request_id)
+
+    def remembered(self, authorization: str | None, workspace: str) -> Caller | None:
+        """Who it is, as far as that is known without asking the database. Raises Unauthorized."""
+        found = self._remembered(self._key_of(authorization, workspace))
+        return found.caller if found is not None else None
+
+    def known(self, authorization: str | None, workspace: str) -> Caller:
+        """Who it is by now: no request is counted. Raises Unauthorized or WorkspaceNotFound."""
+        return self._learn(self._key_of(authorization, workspace)).caller
+
+    def _key_of(self, authorization: str | None, workspace: str) -> tuple[str, str, str]:
+        token_id, secret = self._given(authorization)
+        return token_id, tokens.digest(self._key, token_id, secret), workspace
+
+    def _remembered(self, key: tuple[str, str, str]) -> _Found | None:
+        with self._lock:
+            found = self._found.get(key)
+        return found if found is not None and found.until > self._clock() else None
+
+    def _learn(self, key: tuple[str, str, str]) -> _Found:
+        found = self._look_up(*key)
+        with self._lock:
+            self._found[key] = found
+            self._found.move_to_end(key)
+            if len(self._found) > _MANY:
+                self._found.popitem(last=False)
+        return found
 
     def _given(self, authorization: str | None) -> tuple[str, str]:
         scheme, _, given = (authorization or "")[:_LONGEST_HEADER].partition(" ")

@@ -8,6 +8,7 @@ A server that owns the signals would wait for every long poll to end by itself.
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 
@@ -17,6 +18,9 @@ from granian.server.embed import Server
 
 from registry.app import create_app
 from registry.settings import Settings
+
+_OTHERS = 1000
+"""Connections beside those of watchers."""
 
 log = logging.getLogger("modelyard.registry")
 
@@ -28,6 +32,7 @@ class AddressInUse(Exception):
 def serve(settings: Settings) -> None:
     """Serve until a signal comes. Raises AddressInUse."""
     _require_free(settings.host, settings.port)
+    _allow_many_files()
     uvloop.run(_serve(settings))
 
 
@@ -39,6 +44,9 @@ async def _serve(settings: Settings) -> None:
         port=settings.port,
         interface=Interfaces.ASGI,
         websockets=False,
+        backlog=1024,
+        # The server takes no more connections than this, and each waiting watcher has one.
+        backpressure=settings.max_watchers + _OTHERS,
         log_enabled=False,
     )
     stopping = asyncio.Event()
@@ -53,10 +61,16 @@ async def _serve(settings: Settings) -> None:
         serving.result()
         raise RuntimeError("the HTTP server ended by itself")
     log.info("stopping")
-    app.state.notifier.close()
+    app.state.feed.close()
     server.stop()  # type: ignore[no-untyped-call]  # granian annotates all but this
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, settings.drain_s)
+
+
+def _allow_many_files() -> None:
+    # Each watcher's connection is an open file, and many systems begin with a limit of 1024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _require_free(host: str, port: int) -> None:

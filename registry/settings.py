@@ -155,9 +155,14 @@ class Settings(BaseSettings):
         30 * 24 * 3600, gt=0, description="how long deliveries are listed after they ended"
     )
     feed_poll_s: float = Field(
-        0.5, gt=0, description="how often watchers look for events of other registry processes"
+        1.0,
+        gt=0,
+        description="how often to look for events while somebody watches, should notifications not arrive",
     )
+    feed_retention_s: int = Field(30 * 24 * 3600, ge=60, description="how long events are kept")
     max_watch_s: float = Field(60.0, ge=0, description="longest wait of one long poll")
+    max_stream_s: float = Field(3600.0, ge=0, description="longest life of one stream of events")
+    max_watchers: int = Field(10_000, ge=1, description="how many may wait for events in one process")
     drain_s: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
 
     @field_validator("webhook_allow")

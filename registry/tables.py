@@ -12,8 +12,9 @@
     webhook_tables.py                                          who is told of events: webhooks, deliveries, attempts
     audit, audit_head                                          who did or tried what; each row hashed with the one before
 
-Triggers (see migrations/) refuse to change or remove versions, files, contents, moves and audit rows. An audit row that does
-not follow the head is refused as well, and one that does becomes the head.
+Triggers (see migrations/) refuse to change or remove versions, files, contents, moves and audit rows, and events before they
+are trimmed. An audit row that does not follow the head is refused as well, and one that does becomes the head. On PostgreSQL
+a trigger tells each new revision of the feed to all processes.
 """
 
 from datetime import datetime
@@ -288,11 +289,12 @@ class MoveRow(Base):
 
 class EventRow(Base):
     __tablename__ = "events"
+    __table_args__ = (sa.Index(None, "workspace_id", "model", "revision"),)
 
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(sa.String(32))
     workspace_id: Mapped[int] = mapped_column(BigInteger, default=DEFAULT_WORKSPACE, server_default="1")
-    model: Mapped[str] = mapped_column(sa.String(128), index=True)
+    model: Mapped[str] = mapped_column(sa.String(128))
     data: Mapped[dict[str, Any]]
     at: Mapped[datetime] = mapped_column(server_default=utc_now())
 
@@ -301,10 +303,15 @@ class FeedRow(Base):
     """One row: the newest revision. Its lock makes revisions appear in the order in which they were given out."""
 
     __tablename__ = "feed"
-    __table_args__ = (sa.CheckConstraint("id = 1", "single_row"),)
+    __table_args__ = (
+        sa.CheckConstraint("id = 1", "single_row"),
+        sa.CheckConstraint("trimmed BETWEEN 0 AND revision", "trimmed"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(BigInteger)
+    # Up to here events are too old to be kept, but for the newest of them of each model.
+    trimmed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class AuditRow(Base):

@@ -83,7 +83,7 @@ class DeliveryRow(Base):
     id: Mapped[str] = mapped_column(sa.String(36), unique=True)
     webhook_id: Mapped[str] = mapped_column(sa.ForeignKey(WebhookRow.id, ondelete="CASCADE"))
     # None: a ping.
-    revision: Mapped[int | None] = mapped_column(sa.ForeignKey(EventRow.revision))
+    revision: Mapped[int | None] = mapped_column(sa.ForeignKey(EventRow.revision), index=True)
     event: Mapped[str] = mapped_column(sa.String(32))
     state: Mapped[str] = mapped_column(sa.String(9))
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())

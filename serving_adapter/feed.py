@@ -6,8 +6,9 @@
                                          └▶ pointer.moved ─▶ wake its followers, or follow a model that is new
 
 The revision is noted before the followers read their pointers, so a move in between is seen twice rather than never.
-After any interruption everything is synchronised again; when the registry's revision has gone back, it is another
-registry or a restored one, and the followers forget which generations they have seen.
+After any interruption everything is synchronised again, also when the registry does not keep events for as long as we were
+away; when its revision has gone back, it is another registry or a restored one (or we may see less than before), and the
+followers forget which generations they have seen.
 """
 
 import logging
@@ -27,6 +28,7 @@ from serving_adapter.upstream import Upstream
 log = logging.getLogger(__name__)
 
 WAIT_S = 10.0
+EVENTS_TRIMMED = "events_trimmed"
 PRODUCTION = "production"
 
 
@@ -104,6 +106,10 @@ class FeedReader:
             else:
                 self._synchronise()
         except ModelyardError as error:
+            if error.code == EVENTS_TRIMMED:
+                log.info("the registry has trimmed events that we have not seen, so everything is looked at")
+                self._synchronised = False
+                return self._backoff.pause_s()
             if not (self._failing or self._stopped.is_set()):  # once, not at each attempt
                 log.warning("no good answer from the registry, what is loaded stays: %s", error)
         except Exception:

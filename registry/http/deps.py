@@ -6,10 +6,13 @@ anything of the body is read, see strict.py; a route without one cannot be made.
 Handlers open the transaction themselves (`with database.write() as session`), so the commit is a visible line that is
 over before the answer leaves. A session from a dependency would be taken and returned by other threads of the pool
 than the one that uses it: when all threads wait for the writer's lock, none is left for the writer.
+
+What is handed out here is at hand: these functions are asynchronous because FastAPI sends others through a thread each.
 """
 
 from typing import Annotated, cast
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -17,52 +20,53 @@ from registry.access import NOBODY, Caller, Permission, require
 from registry.background import Background
 from registry.database import Database
 from registry.deliveries.service import Deliveries
-from registry.events import Notifier
+from registry.feed import Feed
 from registry.identify import DEFAULT, Identities
 from registry.oidc import Providers
 from registry.settings import Settings
 from registry.uploads import open_upload
 from registry.vault import WEBHOOKS, Vault
+from registry.watch import LookAgain
 from storage import BlobStore
 
 # Declared for the OpenAPI document; the guards decide.
 _bearer = HTTPBearer(auto_error=False, description="An API token.")
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     return cast("Database", request.app.state.database)
 
 
-def _store(request: Request) -> BlobStore:
+async def _store(request: Request) -> BlobStore:
     return cast("BlobStore", request.app.state.store)
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
 
 
-def _notifier(request: Request) -> Notifier:
-    return cast("Notifier", request.app.state.notifier)
+async def _feed(request: Request) -> Feed:
+    return cast("Feed", request.app.state.feed)
 
 
-def _verifier(request: Request) -> Background:
+async def _verifier(request: Request) -> Background:
     return cast("Background", request.app.state.verifier)
 
 
-def _issuers(request: Request) -> Providers:
+async def _issuers(request: Request) -> Providers:
     return cast("Providers", request.app.state.issuers)
 
 
-def _key(request: Request) -> bytes:
+async def _key(request: Request) -> bytes:
     return cast("bytes", request.app.state.key)
 
 
-def _deliveries(request: Request) -> Deliveries:
+async def _deliveries(request: Request) -> Deliveries:
     return cast("Deliveries", request.app.state.deliveries)
 
 
-def _webhook_secrets(request: Request) -> Vault:
-    return Vault(_key(request), WEBHOOKS)
+async def _webhook_secrets(request: Request) -> Vault:
+    return Vault(await _key(request), WEBHOOKS)
 
 
 class Guard:
@@ -106,7 +110,8 @@ class UploadGuard(Guard):
     """An upload is its creator's, who must still have the right to publish the model."""
 
     def _model(self, request: Request, caller: Caller) -> str:
-        with _database(request).read() as session:
+        database = cast("Database", request.app.state.database)
+        with database.read() as session:
             return open_upload(session, caller, request.path_params["upload"]).model
 
 
@@ -118,10 +123,25 @@ def _identified(request: Request) -> Caller:
     )
 
 
+async def _look_again(request: Request) -> LookAgain:
+    identities = cast("Identities", request.app.state.identities)
+    asked = request.headers.get("authorization"), request.scope.get("workspace", DEFAULT)
+
+    async def look() -> Caller:
+        caller = identities.remembered(*asked)
+        if caller is None:
+            caller = await to_thread.run_sync(identities.known, *asked)
+        require(caller, Permission.READ)
+        return caller
+
+    return look
+
+
 Db = Annotated[Database, Depends(_database)]
 Store = Annotated[BlobStore, Depends(_store)]
 Config = Annotated[Settings, Depends(_settings)]
-Changes = Annotated[Notifier, Depends(_notifier)]
+Changes = Annotated[Feed, Depends(_feed)]
+StillReader = Annotated[LookAgain, Depends(_look_again)]
 SecretKey = Annotated[bytes, Depends(_key)]
 Sending = Annotated[Deliveries, Depends(_deliveries)]
 WebhookSecrets = Annotated[Vault, Depends(_webhook_secrets)]

@@ -355,6 +355,11 @@ class Event(Answer):
     at: Time
 
 
+def event_text(event: object) -> bytes:
+    """An event as JSON."""
+    return Event.model_validate(event).model_dump_json().encode()
+
+
 class Feed(Answer):
     """Events after the revision that was asked for, oldest first; ask from `revision` next time."""
 

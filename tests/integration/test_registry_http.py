@@ -187,7 +187,7 @@ def test_a_waiting_watcher_is_woken_by_a_promotion(api: TestClient) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    while not api.app.state.notifier._watchers:  # type: ignore[attr-defined]
+    while not api.app.state.feed._watchers:  # type: ignore[attr-defined]
         time.sleep(0.005)
     promote(api, "fraud", 1)
     watcher.join(timeout=20)
@@ -201,7 +201,7 @@ def test_a_watcher_hears_of_other_processes(api: TestClient, settings: Settings)
         target=lambda: answers.append(api.get("/api/v1/events?since=0&wait=30").json())
     )
     watcher.start()
-    while not api.app.state.notifier._watchers:  # type: ignore[attr-defined]
+    while not api.app.state.feed._watchers:  # type: ignore[attr-defined]
         time.sleep(0.005)
     with TestClient(create_app(settings), base_url=BASE, headers=ADMIN) as other:
         publish(other, "fraud")

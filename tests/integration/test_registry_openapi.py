@@ -33,7 +33,7 @@ STRICTER_THAN_THE_DOCUMENT = [
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     home: Path = tmp_path_factory.mktemp("fuzzed")
-    settings = Settings(home=home, storage_url="memory://", max_watch_s=0, webhook_poll_s=0)
+    settings = Settings(home=home, storage_url="memory://", max_watch_s=0, max_stream_s=0, webhook_poll_s=0)
     database = Database(settings.database_url)
     migrate.upgrade(database)
     database.close()
@@ -72,4 +72,4 @@ def test_every_operation_keeps_its_promises(document: Any, mode: schemathesis.Ge
             keeps_its_promises()
         except Unsatisfiable:  # an operation without input has no invalid input
             assert mode is schemathesis.GenerationMode.NEGATIVE
-    assert len(operations) == 56
+    assert len(operations) == 57

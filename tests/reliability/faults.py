@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from storage import BlobStore
 from storage.errors import StoreUnavailable
 
-BACKGROUND = {"verifier", "sweeper"}
+BACKGROUND = {"verifier", "sweeper", "tidier", "feed"}
 """Threads whose calls are neither counted nor broken: when they run is chance."""
 
 

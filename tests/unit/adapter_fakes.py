@@ -73,6 +73,7 @@ class FakeClient:
     asked: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     revision: int = 0
+    trimmed: int = 0
 
     def add(
         self,
@@ -129,6 +130,8 @@ class FakeClient:
 
     def events(self, since: int, *, wait_s: float, models: Iterable[str]) -> Feed:
         self._ask(f"events {since}")
+        if since < self.trimmed:
+            raise ApiError("events_trimmed", 410, "not kept any more", {"oldest": self.trimmed})
         wanted = set(models)
         with self.changed:
             self.changed.wait_for(lambda: self.revision > since, min(wait_s, 0.02))

@@ -158,6 +158,28 @@ def test_after_an_outage_everything_is_looked_at_again(named: Bench) -> None:
     named.wait_for("m", 2)
 
 
+def test_after_events_were_trimmed_everything_is_looked_at_again(
+    named: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The registry keeps events for weeks, and we were away for longer."""
+    caplog.set_level("INFO", "serving_adapter.feed")
+    named.promote("m", 1, 1)
+    named.feed.step()
+    named.wait_for("m", 1)
+    named.promote("m", 2, 2)
+    named.client.feed.clear()
+    named.client.trimmed = named.client.revision
+    assert 0 < named.feed.step() < 1
+    named.feed.step()
+    named.wait_for("m", 2)
+    named.promote("m", 3, 3)
+    assert named.feed.step() == 0
+    named.wait_for("m", 3)
+    assert [record.levelname for record in caplog.records if record.name == "serving_adapter.feed"] == [
+        "INFO"
+    ]
+
+
 def test_pauses_grow_during_an_outage_and_shrink_after_it(named: Bench) -> None:
     named.client.failing = True
     pauses = [named.feed.step() for _ in range(12)]

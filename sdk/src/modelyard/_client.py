@@ -349,15 +349,25 @@ class Client:
 
         return import_(self, path, name, progress=progress)
 
-    def events(self, since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:
-        """What happened after revision `since`, of all models or of `models`.
+    def events(
+        self, since: int, *, wait_s: float = 0.0, models: Iterable[str] = (), kinds: Iterable[str] = ()
+    ) -> Feed:
+        """What happened after revision `since`: all that you may see, or what is of `models` and `kinds`.
+
+        In both `*` stands for any text: `models=["team-*"], kinds=["pointer.*"]`.
 
         Answers at once when there is something, else after `wait_s` seconds at most (the registry allows 60) with no
         events. Ask next with the `revision` of the answer. `info().revision` is where to begin.
+
+        Look at everything again, and begin anew, when the `revision` of the answer is below `since` (the registry was
+        restored from a backup, or you may see less than before), and at ApiError `events_trimmed`: you have not asked
+        for longer than the registry keeps events, 30 days as a rule.
         """
         params: dict[str, Any] = {"since": since, "wait": wait_s}
-        if chosen := [check_model(name) for name in models]:
+        if chosen := [name if "*" in name else check_model(name) for name in models]:
             params["model"] = chosen
+        if chosen := list(kinds):
+            params["kind"] = chosen
         return _understand(Feed.from_wire, self._http.get("/api/v1/events", params, wait_s=wait_s))
 
     def info(self) -> ServerInfo:

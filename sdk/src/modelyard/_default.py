@@ -171,9 +171,9 @@ def import_(
     return _client().import_(path, name, progress=progress)
 
 
-def events(since: int, *, wait_s: float = 0.0, models: Iterable[str] = ()) -> Feed:
+def events(since: int, *, wait_s: float = 0.0, models: Iterable[str] = (), kinds: Iterable[str] = ()) -> Feed:
     """See Client.events."""
-    return _client().events(since, wait_s=wait_s, models=models)
+    return _client().events(since, wait_s=wait_s, models=models, kinds=kinds)
 
 
 def info() -> ServerInfo:

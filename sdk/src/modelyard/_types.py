@@ -293,7 +293,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What the server says about itself; `revision` is the newest of the change feed."""
+    """What the server says about itself; `revision` is where to begin with the change feed."""
 
     service: str
     version: str
