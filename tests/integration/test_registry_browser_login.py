@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from registry import attempts, trim
+from registry import attempts, expired
 from registry.app import create_app
 from registry.database import Database
 from registry.login import SESSION_S
@@ -481,7 +481,7 @@ def test_what_nobody_finished_is_removed(person: Person, database: Database) -> 
         for table in (BrowserLoginRow, LoginCodeRow):
             [row] = session.scalars(sa.select(table))
             row.expires_at -= timedelta(hours=1)
-    assert trim.trim(database) == 2
+    assert expired.remove_expired(database) == 2
 
 
 def replaced(url: str, **changes: str | None) -> str:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from registry import trim
+from registry import expired
 from registry.app import create_app
 from registry.database import Database
 from registry.exchange import LIFETIME_S
@@ -309,12 +309,12 @@ def test_what_was_exchanged_is_remembered_for_as_long_as_it_is_valid(
 ) -> None:
     trust(api, issuer)
     assert exchange(api, issuer.token(exp=int(time.time()) + 60)).status_code == 200
-    assert trim.trim(database) == 0
+    assert expired.remove_expired(database) == 0
     with database.write() as session:
         [row] = session.scalars(sa.select(SpentTokenRow))
         assert row.expires_at.timestamp() > time.time() + 90
         row.expires_at = row.expires_at.replace(year=2020)
-    assert trim.trim(database) == 1
+    assert expired.remove_expired(database) == 1
 
 
 def test_how_one_can_log_in_is_told_to_strangers(api: TestClient, issuer: Issuer, other: Issuer) -> None:

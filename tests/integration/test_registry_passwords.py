@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from registry import accounts, attempts, passwords, trim
+from registry import accounts, attempts, expired, passwords
 from registry.access import NOBODY, Caller
 from registry.app import create_app
 from registry.database import Database, utc_now
@@ -256,20 +256,20 @@ def test_what_has_drained_is_removed(api: TestClient, alice: str, database: Data
 
     fail(api, "bob")
     assert try_password(api, alice, GOOD).status_code == 200
-    assert trim.trim(database) == 0
+    assert expired.remove_expired(database) == 0
     let_time_pass(database, attempts.PER_NAME.every * 2)
-    trim.trim(database)
+    expired.remove_expired(database)
     assert kept() == 1  # alice was here before
     let_time_pass(database, attempts.REMEMBERED)
-    assert (trim.trim(database), kept()) == (1, 0)
+    assert (expired.remove_expired(database), kept()) == (1, 0)
 
 
 def test_many_rows_are_removed_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trim, "BATCH", 3)
+    monkeypatch.setattr(expired, "BATCH", 3)
     with database.write() as session:
         now = session.scalars(sa.select(utc_now())).one() - timedelta(seconds=1)
         session.add_all(AttemptRow(key=f"{n:064}", empty_at=now, expires_at=now) for n in range(7))
-    assert trim.trim(database) == 7
+    assert expired.remove_expired(database) == 7
 
 
 def test_a_hash_of_former_parameters_is_replaced(api: TestClient, alice: str, database: Database) -> None:
