@@ -5,39 +5,34 @@ writer ──promotions──> registry 1 or 2, in turn ──commit──> data
 All processes of a machine share the monotonic clock. A latency is counted from the writer's answer, which comes a moment
 after the commit (a watcher may have heard before that: then it is negative), and from before the writer's request.
 
-    python -m benchmarks._feed [--watchers 200] [--commits 100] [--only postgresql] [--stream]
+    python -m benchmarks.registry --only feed
 """
 
-import argparse
 import asyncio
 import json
-import os
-import secrets
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import modelyard
 import uvloop
 
-from benchmarks._stack import as_context
+from benchmarks._report import Row, inform, within
 from deploy.local import TOKENS
-from tests.servers.postgres import postgres
 from tests.servers.registry import Registry
 
 PROCESSES = 2
+WATCHERS = 200
+LIMIT_MS = 100.0
 MODEL = "watched"
 PAUSE_S = 0.25
 """Between two commits: watchers of a long poll have asked again by then, as they have in life."""
-
-KINDS = ("postgresql", "sqlite")
 
 Heard = Sequence[Sequence[tuple[int, float]]]
 """For each watcher the revisions that it was shown, and when."""
@@ -55,14 +50,31 @@ class Latencies:
     from_request_p99: float
 
 
+def feed(home: Path, new_database: Callable[[], str], commits: int, token: str) -> list[Row]:
+    """The p99 of `commits` commits and 200 watchers, by long polls and streams, on PostgreSQL and on SQLite."""
+    rows: list[Row] = []
+    for name, stream in (("postgresql", False), ("postgresql", True), ("sqlite", False)):
+        folder = home / f"feed-{len(rows)}"
+        folder.mkdir()
+        url = new_database() if name == "postgresql" else f"sqlite:///{folder / 'registry.db'}"
+        print(f"feed: {WATCHERS} watchers on {name}, {commits} commits …", file=sys.stderr)
+        found = measure(url, folder, token, watchers=WATCHERS, commits=commits, stream=stream)
+        what = f"{name}_{'stream' if stream else 'poll'}"
+        rows += [
+            within(f"commit_to_watcher_p99_{what}", "ms", [found.from_answer_p99], LIMIT_MS),
+            inform(f"request_to_watcher_p99_{what}", "ms", [found.from_request_p99]),
+        ]
+    return rows
+
+
 def measure(
     database_url: str,
     home: Path,
     token: str,
     *,
-    watchers: int = 200,
-    commits: int = 100,
-    stream: bool = False,
+    watchers: int,
+    commits: int,
+    stream: bool,
 ) -> Latencies:
     """Measure on an empty database, with this token of an administrator, by long polls or by streams.
 
@@ -75,7 +87,7 @@ def measure(
             writers[0].register(MODEL, home / "model")
         given = {"urls": urls, "token": token, "watchers": watchers, "commits": commits, "stream": stream}
         with subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._feed", "--watch"],
+            [sys.executable, "-m", "benchmarks._feed"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -206,32 +218,5 @@ async def _watch(
     print(json.dumps([protocol.heard for protocol in protocols]), flush=True)
 
 
-def main() -> None:
-    """Measure on both databases, and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--watchers", type=int, default=200)
-    parser.add_argument("--commits", type=int, default=100)
-    parser.add_argument("--only", choices=KINDS)
-    parser.add_argument("--stream", action="store_true", help="server-sent events instead of long polls")
-    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.watch:
-        uvloop.run(_watch(**json.loads(sys.stdin.readline())))
-        return
-    token = secrets.token_urlsafe()
-    os.environ.update(dict.fromkeys(TOKENS, token))
-    with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder, as_context(postgres) as server:
-        for kind in KINDS if given.only is None else [given.only]:
-            home = Path(folder) / kind
-            home.mkdir()
-            url = server.new_database() if kind == "postgresql" else f"sqlite:///{home / 'registry.db'}"
-            found = measure(
-                url, home, token, watchers=given.watchers, commits=given.commits, stream=given.stream
-            )
-            print(kind, json.dumps({name: round(value, 1) for name, value in asdict(found).items()}))
-
-
 if __name__ == "__main__":
-    main()
+    uvloop.run(_watch(**json.loads(sys.stdin.readline())))

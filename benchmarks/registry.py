@@ -1,6 +1,6 @@
-"""The registry's own speed: what its guards cost, and how soon a watcher hears of a commit. On PostgreSQL.
+"""The registry's own speed: what its guards cost, and how soon a watcher hears of a commit. On PostgreSQL, the feed on SQLite as well.
 
-    python -m benchmarks.registry [--rounds 200] [--only create]
+    python -m benchmarks.registry [--rounds 200] [--only create|feed]
 
 Starts everything itself on loopback and removes it at the end, also on Ctrl-C. Table on stdout, progress on stderr. Last
 line: JSON, where a larger ratio is always better. docs/benchmarks.md says how to read it.
@@ -15,13 +15,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks._feed import feed
 from benchmarks._guarding import guarding
 from benchmarks._report import Row, last_line, show
 from benchmarks._stack import as_context
 from deploy.local import TOKENS
 from tests.servers.postgres import Postgres, postgres
 
-PARTS = ("create",)
+PARTS = ("create", "feed")
 
 
 def run(rounds: int, parts: set[str]) -> list[Row]:
@@ -38,6 +39,8 @@ def run(rounds: int, parts: set[str]) -> list[Row]:
         database: Postgres = stack.enter_context(as_context(postgres))
         if "create" in parts:
             rows += guarding(home, database.new_database, rounds, token)
+        if "feed" in parts:
+            rows += feed(home, database.new_database, max(rounds // 2, 1), token)
     return rows
 
 
