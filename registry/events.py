@@ -12,7 +12,7 @@ missed anything of what it asks for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -47,6 +47,17 @@ def latest_revision(session: ReadSession | WriteSession) -> int:
     return session.scalar(sa.select(FeedRow.revision)) or 0
 
 
+class Event(Protocol):
+    """What an event is chosen by."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def workspace_id(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a watcher may see, and what of that it asks for: names and kinds, `*` in them for anything; none: all.
@@ -58,12 +69,12 @@ class Wanted:
     models: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
-    def sees(self, event: EventRow) -> bool:
+    def sees(self, event: Event) -> bool:
         """Whether it may know of this event."""
         caller = self.caller
         return event.workspace_id == caller.workspace_id and caller.permits(Permission.READ, event.model)
 
-    def includes(self, event: EventRow) -> bool:
+    def includes(self, event: Event) -> bool:
         """Whether it wants it, too."""
         return (
             _is_one_of(event.model, self.models) and _is_one_of(event.kind, self.kinds) and self.sees(event)

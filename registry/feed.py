@@ -30,14 +30,13 @@ _READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event, and the text in which all watchers get it."""
+    """An event: what it is chosen by, and the text in which all watchers get it."""
 
-    event: EventRow
+    revision: int
+    kind: str
+    workspace_id: int
+    model: str
     text: bytes
-
-    @property
-    def revision(self) -> int:
-        return self.event.revision
 
 
 class Recent:
@@ -79,7 +78,7 @@ class Recent:
 
     def newest_seen(self, wanted: Wanted) -> int | None:
         """The revision of the newest event that may be seen; None when it is not here."""
-        return next((told.revision for told in reversed(self._told) if wanted.sees(told.event)), None)
+        return next((told.revision for told in reversed(self._told) if wanted.sees(told)), None)
 
 
 class Watcher:
@@ -92,7 +91,7 @@ class Watcher:
 
     def tell(self, told: Sequence[Told]) -> None:
         """Wake it if something is for it."""
-        if not self._news.is_set() and any(self.wanted.includes(each.event) for each in told):
+        if not self._news.is_set() and any(self.wanted.includes(each) for each in told):
             self.wake()
 
     def wake(self) -> None:
@@ -198,11 +197,11 @@ class Feed:
         if new is None:
             found = await self._read(place.examined, wanted, limit)
             return Look(max(place.revision, found.revision), found.examined, found.events)
-        included = [told for told in new if wanted.includes(told.event)]
+        included = [told for told in new if wanted.includes(told)]
         if len(included) >= limit:
             last = included[limit - 1].revision
             return Look(last, last, included[:limit])
-        seen = (told.revision for told in reversed(new) if wanted.sees(told.event))
+        seen = (told.revision for told in reversed(new) if wanted.sees(told))
         return Look(next(seen, place.revision), max(place.examined, self._recent.revision), included)
 
     async def _read(self, since: int, wanted: Wanted, limit: int) -> Look[Told]:
@@ -214,7 +213,7 @@ class Feed:
         return await to_thread.run_sync(read, limiter=self._readers)
 
     def _texts(self, found: Sequence[EventRow]) -> list[Told]:
-        return [Told(event, self._write(event)) for event in found]
+        return [Told(e.revision, e.kind, e.workspace_id, e.model, self._write(e)) for e in found]
 
     def interval_s(self) -> float | None:
         """For the tail: somebody watches, so look even if nothing is heard."""

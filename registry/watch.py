@@ -25,7 +25,7 @@ RIGHTS_S = 2.0
 _RIGHTS_AGAIN_S = 0.5
 
 HEARTBEAT_S = 15.0
-PAGE = 100
+PAGE = 32
 """Events that a stream sends at a time: no more wait in memory for a slow reader."""
 
 LookAgain = Callable[[], Awaitable[Caller]]

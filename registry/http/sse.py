@@ -67,7 +67,7 @@ async def frames(first: Look[Told], looks: AsyncGenerator[Look[Told]]) -> AsyncG
 
 def _frames(look: Look[Told]) -> bytes:
     written = [
-        b"id: %d\nevent: %b\ndata: %b\n\n" % (told.revision, told.event.kind.encode(), told.text)
+        b"id: %d\nevent: %b\ndata: %b\n\n" % (told.revision, told.kind.encode(), told.text)
         for told in look.events
     ]
     if not look.events or look.revision > look.events[-1].revision:

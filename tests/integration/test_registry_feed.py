@@ -250,7 +250,7 @@ def test_trimmed_events_are_gone_and_watchers_that_miss_them_are_told(
     three: TestClient, app: FastAPI
 ) -> None:
     old(app)
-    promote(three, "team-a", 1, "staging")
+    promote(three, "team-a", 1, "champion")
     for since in (0, 3):
         body = assert_problem(three.get(f"/api/v1/events?since={since}&wait=60"), 410, "events_trimmed")
         assert body["oldest"] == 5
@@ -289,7 +289,7 @@ def test_the_newest_old_event_of_each_model_stays_until_another_is_as_old(
     assert trim.removable(database, 0) == 2
     assert trim.trim(database, 0) == 2
     assert kept(database) == [2, 4, 5]
-    promote(three, "team-a", 1, "staging")
+    promote(three, "team-a", 1, "champion")
     assert trim.trim(database, YOUNG) == 0
     assert kept(database) == [2, 4, 5, 6]
     assert trim.trim(database, 0) == 1
@@ -303,14 +303,14 @@ def kept(database: Database) -> list[int]:
 
 def test_an_event_that_a_delivery_needs_stays_with_it(three: TestClient, app: FastAPI) -> None:
     database = app.state.database
-    webhook = three.post("/api/v1/webhooks", json={"url": "https://example.com/hook"}).json()
+    webhook = three.post("/api/v1/webhooks", json={"url": "https://1.1.1.1/hook"}).json()
     with database.write() as session:
         session.execute(
             sa.text(
                 "INSERT INTO deliveries (id, webhook_id, revision, event, state, ended_at, give_up_at, created_at)"
                 " VALUES ('d', :webhook, 1, 'version.created', 'dead', :now, :now, :now)"
             ),
-            {"webhook": webhook["webhook"]["id"], "now": "2026-11-22T00:00:00.000000Z"},
+            {"webhook": webhook["id"], "now": "2026-11-22T00:00:00.000000Z"},
         )
     assert trim.trim(database, 0) == 1
     assert kept(database) == [1, 2, 4, 5]
@@ -409,11 +409,12 @@ def restore(database: Database, revision: int) -> None:
 @pytest.fixture
 def outage(settings: Settings) -> Callable[[], Any]:
     """Nobody can connect to the database any more, nor is; the call that is returned ends that."""
-    maintenance, _, rest = settings.database_url.rpartition("/")
-    name, _, options = rest.partition("?")
+    url = sa.make_url(settings.database_url)
+    name = url.database
+    maintenance = url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
 
     def let_in(*, all_: bool) -> None:
-        with psycopg.connect(f"{maintenance}/postgres?{options}", autocommit=True) as connection:
+        with psycopg.connect(maintenance, autocommit=True) as connection:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {all_}')
             if not all_:
                 connection.execute(

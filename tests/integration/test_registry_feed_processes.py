@@ -3,6 +3,7 @@
 The process of the test is one more writer: what it commits, nobody announces but the database.
 """
 
+import itertools
 import socket
 import threading
 import time
@@ -221,7 +222,8 @@ def test_without_notifications_events_are_found_by_looking_now_and_then(
     with sse.streamed(site.registries[0].url, since=since) as frames:
         next(frames)
         for _ in range(3):
-            assert next(sse.events(frames)).id == site.record(told=False)
+            revision = site.record(told=False)
+            assert next(sse.events(frames)).id == revision
 
 
 def test_a_slow_reader_costs_no_memory_and_loses_nothing(kind: str, open_site: Callable[..., Site]) -> None:
@@ -242,7 +244,7 @@ def test_a_slow_reader_costs_no_memory_and_loses_nothing(kind: str, open_site: C
             if not line:
                 break  # the end of the head
         shown = [
-            frame.id for frame, _ in zip(sse.events(sse.frames(_unchunked(lines))), range(2200), strict=False)
+            frame.id for frame in itertools.islice(sse.events(sse.frames(_unchunked(lines))), last - since)
         ]
     assert shown == list(range(since + 1, last + 1))
     for each in slow:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import tests.conftest  # noqa: F401 - the token of every test
 from tests.reliability.crashes import Plan, RcloneStore, crash
 from tests.servers.postgres import Postgres
 
@@ -51,8 +52,8 @@ def main() -> int:
     environment = os.environ | {MINUTES: str(minutes), "MODELYARD_FAULT_STRIDE": "1"}
     # pytest's fixtures start the servers, as in every other test
     pytest = [sys.executable, "-m", "pytest", "-s", "-x", "--no-cov", "-p", "no:cacheprovider", "--timeout=0"]
-    for what in (folder / "soak.py", folder):
-        done = subprocess.run([*pytest, str(what)], env=environment, check=False)
+    for what, how in ((folder / "soak.py", []), (folder, ["-n", "2", "--dist", "worksteal"])):
+        done = subprocess.run([*pytest, *how, str(what)], env=environment, check=False)
         if done.returncode:
             return done.returncode
     return 0

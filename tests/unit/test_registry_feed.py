@@ -5,14 +5,12 @@ import pytest
 from registry.access import Caller, Right
 from registry.events import Wanted
 from registry.feed import Recent, Told, Watcher
-from registry.tables import EventRow
 
 ADMIN = Caller("admin", "default", 1, administrator=True)
 
 
 def told(revision: int, model: str = "m", kind: str = "pointer.moved", workspace: int = 1) -> Told:
-    event = EventRow(revision=revision, kind=kind, workspace_id=workspace, model=model, data={})
-    return Told(event, b"." * 10)
+    return Told(revision, kind, workspace, model, b"." * 10)
 
 
 def recent(*events: Told, after: int = 0, most_events: int = 100, most_bytes: int = 1000) -> Recent:
@@ -73,7 +71,7 @@ def test_the_newest_that_one_may_see_may_not_be_the_newest() -> None:
     ],
 )
 def test_a_watcher_names_models_and_kinds(models: list[str], kinds: list[str], included: bool) -> None:
-    assert Wanted(ADMIN, models, kinds).includes(told(1, "team-a").event) is included
+    assert Wanted(ADMIN, models, kinds).includes(told(1, "team-a")) is included
 
 
 @pytest.mark.parametrize(
@@ -91,8 +89,8 @@ def test_a_watcher_is_for_what_its_caller_may_read(
     rights: tuple[Right, ...], scope: Right | None, sees: bool
 ) -> None:
     wanted = Wanted(Caller("one", "default", 1, rights, scope))
-    assert wanted.sees(told(1, "team-a").event) is sees
-    assert not wanted.sees(told(1, "team-a", workspace=2).event)
+    assert wanted.sees(told(1, "team-a")) is sees
+    assert not wanted.sees(told(1, "team-a", workspace=2))
 
 
 async def _woken(*events: Told) -> bool:
