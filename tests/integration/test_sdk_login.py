@@ -438,7 +438,7 @@ def test_a_password_is_given_by_the_operator_and_changed_by_its_owner(
         monkeypatch.setattr(sys, "stdin", stream)
         assert cli.run(["password", "bob", "--stdin"]) == 0
     assert capsys.readouterr().out == "bob has a new password. Log in again.\n"
-    assert cli.run(["whoami"]) == 1  # the session has ended
+    wait_until(lambda: cli.run(["whoami"]) == 1, timeout_s=30, what="the session to end everywhere")
     assert "(unauthorized)" in capsys.readouterr().err
     assert login(*arguments, stdin="the first password") == 1
     assert login(*arguments, stdin="the second password") == 0
