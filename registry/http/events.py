@@ -14,7 +14,7 @@ from registry.events import Look, Wanted
 from registry.feed import Told
 from registry.http import schemas
 from registry.http.deps import Changes, Config, Db, Identified, Reader, StillReader
-from registry.http.sse import FRAME, NOT_BUFFERED, EventStream, frames
+from registry.http.sse import FRAMES, NOT_BUFFERED, EventStream, frames
 from registry.http.strict import StrictRoute
 
 router = APIRouter(prefix="/api/v1", tags=["events"], route_class=StrictRoute)
@@ -72,7 +72,7 @@ async def poll(
 @router.get(
     "/events/stream",
     response_class=EventStream,
-    responses={200: {"content": {EventStream.media_type: {"itemSchema": FRAME}}}},
+    responses={200: {"content": {EventStream.media_type: {"schema": FRAMES, "itemSchema": FRAMES["items"]}}}},
 )
 async def stream(
     feed: Changes,

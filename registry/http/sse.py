@@ -30,16 +30,19 @@ STALL_S = 30.0
 NOT_BUFFERED = {"X-Accel-Buffering": "no"}
 """For proxies that collect an answer before they pass it on."""
 
-FRAME = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "event": {"type": "string"},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-        "retry": {"type": "integer", "minimum": 0},
+FRAMES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+            "retry": {"type": "integer", "minimum": 0},
+        },
     },
 }
-"""What the OpenAPI document says of one event of a stream."""
+"""What the OpenAPI document says of a stream, as version 3.2 has it: the events that it consists of."""
 
 log = logging.getLogger("modelyard.registry")
 

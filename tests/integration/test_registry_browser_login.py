@@ -233,19 +233,19 @@ def test_names_are_made_of_what_the_provider_says(here: Person, issuer: Issuer, 
 @pytest.mark.parametrize(
     ("said", "groups"),
     [
-        (["ml", "ops"], {"ml", "ops"}),
-        (["default/ml", "acme/team", "acme/ml", "unknown"], {"ml", "team"}),
-        ("ml", {"ml"}),
-        ([], set()),
-        (None, set()),
-        (7, set()),
-        (["ml", 7, None, ["x"], "", "x" * 9999, "nul\0", "half \ud800"], {"ml"}),
-        ([f"g{n}" for n in range(1000)], {"g199"}),
+        (["ml", "ops"], ["ml", "ops"]),
+        (["default/ml", "acme/team", "acme/ml", "unknown"], ["ml", "team"]),
+        ("ml", ["ml"]),
+        ([], []),
+        (None, []),
+        (7, []),
+        (["ml", 7, None, ["x"], "", "x" * 9999, "nul\0", "half \ud800"], ["ml"]),
+        ([f"g{n}" for n in range(1000)], ["g199"]),
     ],
     ids=lambda value: ascii(value)[:30],
 )
 def test_groups_are_those_of_the_last_login(
-    person: Person, issuer: Issuer, database: Database, said: Any, groups: set[str]
+    person: Person, issuer: Issuer, database: Database, said: Any, groups: list[str]
 ) -> None:
     person.api.post("/api/v1/workspaces", json={"name": "acme"}, headers=ADMIN)
     add_groups(database, "former", "ml", "ops", "g199", "g200")
@@ -255,7 +255,7 @@ def test_groups_are_those_of_the_last_login(
     assert groups_of(database, "alice") == {"former"}
     issuer.person["groups"] = said
     assert "code" in person.told()
-    assert groups_of(database, "alice") == groups
+    assert groups_of(database, "alice") == set(groups)
 
 
 def test_groups_that_an_admin_gave_stay(person: Person, issuer: Issuer, database: Database) -> None:
