@@ -330,6 +330,16 @@ def test_an_administrators_limited_token_is_limited(api: TestClient, people: Peo
     assert limited.get("/api/v1/models").status_code == 200
 
 
+def test_an_admin_for_some_models_is_not_the_workspaces(api: TestClient, people: People) -> None:
+    people.robot("whole", "admin")
+    for headers in (people.robot("some", "admin", "fraud-*"), people.headers("whole", pattern="fraud-*")):
+        admin = _As(api, headers)
+        assert_problem(admin.get("/api/v1/grants"), 403, "forbidden")
+        assert_problem(admin.post("/api/v1/principals", json={"name": "more"}), 403, "forbidden")
+        assert_problem(admin.get("/api/v1/models/other"), 404, "model_not_found")
+        publish(admin, "fraud-new")
+
+
 @pytest.mark.usefixtures("forgetful")
 def test_groups_give_and_take(api: TestClient, people: People) -> None:
     publish(api, "fraud")
