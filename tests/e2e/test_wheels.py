@@ -48,4 +48,5 @@ def test_a_registry_installed_from_its_wheel_migrates(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (ran.returncode, ran.stdout.strip()) == (0, '{"revision": "0005"}'), ran.stderr
+    *_, newest = sorted(path.name[:4] for path in ROOT.glob("migrations/versions/0*.py"))
+    assert (ran.returncode, ran.stdout.strip()) == (0, f'{{"revision": "{newest}"}}'), ran.stderr

@@ -11,9 +11,12 @@ caller says that repeating does no harm. Whoever sends too many requests (429) i
 import contextlib
 import json
 import logging
+import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -45,6 +48,12 @@ Params = Mapping[str, str | int | list[str]]
 T = TypeVar("T")
 
 
+@cache
+def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
+    """Reading the trusted certificates takes 30 ms or more: once, for all clients."""
+    return httpx2.create_ssl_context()
+
+
 class Http:
     """The connections to one registry and to the object stores that it points to. Safe to use from several threads."""
 
@@ -55,8 +64,7 @@ class Http:
         self._timeout_s = timeout_s
         headers = {"User-Agent": f"modelyard/{__version__}", "Accept-Encoding": "identity"}
         authorization = {"Authorization": f"Bearer {config.token}"} if config.token else {}
-        # Reading the trusted certificates takes 30 ms or more: once, for both.
-        tls = httpx2.create_ssl_context()
+        tls = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._registry = httpx2.Client(
             headers=headers | authorization, verify=tls, transport=transport, mounts=_NO_PROXY
         )
