@@ -61,9 +61,12 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=KINDS)
-def database_url(request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path: Path) -> Iterator[str]:
     """A database of each kind with the newest schema."""
-    return new_database(request.param, tmp_path)
+    url = new_database(request.param, tmp_path)
+    yield url
+    if not url.startswith(_SQLITE):
+        _server_of(url).drop(url)
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +91,15 @@ def copy_database(url: str, folder: Path) -> str:
         copy = folder / f"{uuid.uuid4().hex}.db"
         shutil.copy(url.removeprefix(_SQLITE), copy)
         return f"{_SQLITE}{copy}"
-    name = urlsplit(url).path.lstrip("/")
-    return Postgres(url.replace(f"/{name}?", "/postgres?")).new_database(name)
+    return _server_of(url).new_database(_name_of(url))
+
+
+def _server_of(url: str) -> Postgres:
+    return Postgres(url.replace(f"/{_name_of(url)}?", "/postgres?"))
+
+
+def _name_of(url: str) -> str:
+    return urlsplit(url).path.lstrip("/")
 
 
 def _migrate(url: str) -> str:

