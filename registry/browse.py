@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
+from registry import facts
 from registry.access import Caller, Permission
 from registry.contents import Segment, segments_of
 from registry.database import ReadSession, WriteSession
@@ -299,11 +300,21 @@ def _versions(session: Session, owner: ModelRow, rows: Sequence[VersionRow]) -> 
     query = _files_query().where(FileRow.model_id == owner.id, FileRow.number.in_(numbers))
     for file, content in session.execute(query.options(defer(ContentRow.layout))):
         files[file.number].append((file, content))
-    return [_version_of(owner.name, row, files[row.number], held[row.number]) for row in rows]
+    said = facts.labels_of(session, owner.id, numbers)
+    return [
+        _version_of(
+            owner.name, row, files[row.number], held[row.number], said.get(row.number, facts.Labels())
+        )
+        for row in rows
+    ]
 
 
 def _version_of(
-    name: str, row: VersionRow, stored: Sequence[tuple[FileRow, ContentRow]], held: Sequence[PointerRow]
+    name: str,
+    row: VersionRow,
+    stored: Sequence[tuple[FileRow, ContentRow]],
+    held: Sequence[PointerRow],
+    said: facts.Labels,
 ) -> Version:
     files = [File(file.path, content.size, content.digest) for file, content in stored]
     return Version(
@@ -315,8 +326,8 @@ def _version_of(
         signature=row.signature,
         example=row.example,
         description=row.description,
-        metrics=row.metrics,
-        tags=row.tags,
+        metrics=said.metrics,
+        tags=said.tags,
         files=files,
         size=sum(file.size for file in files),
         stage=stage_of((pointer.name for pointer in held), archived=row.archived),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from registry import audit, browse, contents, events, seal, uploads, verify, workspaces
+from registry import audit, browse, contents, events, facts, seal, uploads, verify, workspaces
 from registry.access import Caller, Permission, require
 from registry.contents import Segment
 from registry.database import Database, ReadSession, WriteSession, insert_or_ignore, utc_now
@@ -79,7 +79,7 @@ def commit(
     upload_id: str,
     files: Sequence[File],
     stretches: Mapping[str, Sequence[Stretch]],
-    facts: Facts,
+    said: Facts,
     *,
     verify_bytes: int,
 ) -> tuple[browse.Version, bool]:
@@ -93,7 +93,7 @@ def commit(
     """
     check_model_name(model)
     by_path = check_files(files)
-    check_facts(facts, by_path)
+    check_facts(said, by_path)
     if sum(map(len, stretches.values())) > MAX_SEGMENTS:
         raise InvalidFiles(f"A version has at most {MAX_SEGMENTS} segments.")
     with database.read() as session:
@@ -120,8 +120,10 @@ def commit(
         number = owner.next_number
         owner.next_number = number + 1
         digest = manifest_digest(files)
-        session.add(_version_row(owner.id, number, upload_id, digest, facts, caller.name))
+        version = _version_row(owner.id, number, upload_id, digest, said, caller.name)
+        session.add(version)
         session.flush()
+        _add_facts(session, version, said)
         _add_files(session, owner.id, number, placed)
         session.execute(sa.delete(LeaseRow).where(LeaseRow.upload_id == upload_id))
         workspaces.count(session, caller, versions=1, bytes_=sum(file.size for file in files))
@@ -281,20 +283,23 @@ def _add_contents(session: WriteSession, new: Sequence[_Content]) -> dict[str, i
     return {row.digest: row.id for row in rows}
 
 
+def _add_facts(session: WriteSession, version: VersionRow, said: Facts) -> None:
+    facts.add(session, version, "tag", said.tags or {})
+    facts.add(session, version, "metric", said.metrics or {})
+
+
 def _version_row(
-    model_id: int, number: int, upload_id: str, digest: str, facts: Facts, actor: str
+    model_id: int, number: int, upload_id: str, digest: str, said: Facts, actor: str
 ) -> VersionRow:
     return VersionRow(
         model_id=model_id,
         number=number,
         manifest_digest=digest,
-        format=facts.format,
-        variants=[{"format": variant.format, "path": variant.path} for variant in facts.variants],
-        signature=facts.signature,
-        example=facts.example,
-        description=facts.description,
-        metrics=facts.metrics or {},
-        tags=facts.tags or {},
+        format=said.format,
+        variants=[{"format": variant.format, "path": variant.path} for variant in said.variants],
+        signature=said.signature,
+        example=said.example,
+        description=said.description,
         upload_id=upload_id,
         created_by=actor,
     )

@@ -9,6 +9,7 @@
     trash                                                      keys to delete, unless a blob takes them first
     events, feed                                               the change feed and its one counter
     access_tables.py                                           who may do what: principals, groups, grants, tokens
+    facts_tables.py                                            what is said of a version: tags, metrics, its card …
     webhook_tables.py                                          who is told of events: webhooks, deliveries, attempts
     audit, audit_head                                          who did or tried what; each row hashed with the one before
 
@@ -98,6 +99,7 @@ class VersionRow(Base):
     __tablename__ = "versions"
     __table_args__ = (
         sa.CheckConstraint("number >= 1", "number"),
+        sa.CheckConstraint("fact_revision >= 0", "fact_revision"),
         sa.CheckConstraint(_is_digest("manifest_digest"), "manifest_digest"),
     )
 
@@ -109,8 +111,6 @@ class VersionRow(Base):
     signature: Mapped[dict[str, Any] | None]
     example: Mapped[str | None] = mapped_column(sa.Text)
     description: Mapped[str] = mapped_column(sa.Text)
-    metrics: Mapped[dict[str, Any]]
-    tags: Mapped[dict[str, Any]]
     upload_id: Mapped[str] = mapped_column(sa.ForeignKey("uploads.id"), unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
     created_by: Mapped[str] = mapped_column(sa.String(128))
@@ -122,6 +122,8 @@ class VersionRow(Base):
     purged_at: Mapped[datetime | None]
     # Why this version must not be deleted, whatever else happens; None: nothing forbids it.
     legal_hold: Mapped[str | None] = mapped_column(sa.Text)
+    # How often its facts (facts_tables.py) were changed: whoever approved of it has approved of them at that point.
+    fact_revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class UploadRow(Base):

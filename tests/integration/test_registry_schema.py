@@ -1,5 +1,6 @@
 """What the database itself refuses, whatever the code above it does; and migrations in both directions."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,25 @@ def blob(digest: str = ZERO, size: int = 1, state: str = "live") -> str:
         "INSERT INTO blobs (digest, size, key, state, damaged) "
         f"VALUES ('{digest}', {size}, 'k', '{state}', 1 > 2)"
     )
+
+
+def fact(**changed: str) -> str:
+    """A fact of fraud/1; each change as SQL."""
+    columns = {
+        "model_id": "1",
+        "number": "1",
+        "kind": "'metadata'",
+        "name": "'n'",
+        "dataset": "''",
+        "slice": "''",
+    }
+    columns |= {"type": "'string'", "text": "'a'", "head": "'a'", "value": "NULL", **changed}
+    return f"INSERT INTO facts ({', '.join(columns)}) VALUES ({', '.join(columns.values())})"
+
+
+def run(connection: sa.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        connection.execute(sa.text(statement))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -84,22 +104,44 @@ REFUSED = {
     "a version deleted while in production": f"UPDATE versions SET deleted_at = '{NOW}' WHERE number = 1 AND model_id = 1",
     "a version deleted under a legal hold": f"UPDATE versions SET legal_hold = 'why', deleted_at = '{NOW}' WHERE number = 2",
     "a version purged but not deleted": f"UPDATE versions SET purged_at = '{NOW}' WHERE number = 2",
+    "facts that become older": "UPDATE versions SET fact_revision = 3; UPDATE versions SET fact_revision = 2",
+    "a fact of no version": fact(number="99"),
+    "a fact of a kind of its own": fact(kind="'rumour'"),
+    "a fact without a name": fact(name="''"),
+    "a tag that is a number": fact(kind="'tag'", type="'number'", text="NULL", head="NULL", value="1"),
+    "a metric that is text": fact(kind="'metric'"),
+    "a parameter of a dataset": fact(kind="'parameter'", dataset="'test'"),
+    "a text with another head": fact(head="'b'"),
+    "a text without a head": fact(head="NULL"),
+    "a text that is a number, too": fact(value="1"),
+    "a number that is none": fact(type="'number'", text="NULL", head="NULL"),
+    "a boolean that is neither": fact(type="'boolean'", text="NULL", head="NULL", value="0.5"),
+    "a fact said twice": fact() + ";" + fact(text="'b'", head="'b'"),
+    "an empty card": "INSERT INTO cards (model_id, number, text) VALUES (1, 1, '')",
     "a history that is rewritten": "UPDATE moves SET actor = 'nobody'",
     "a history that is shortened": "DELETE FROM moves",
     "a second counter of the feed": "INSERT INTO feed (id, revision) VALUES (2, 0)",
 }
 
 
-def test_a_blob_without_fault_is_taken(filled: Database) -> None:
+def test_what_is_without_fault_is_taken(filled: Database) -> None:
     """Else the refusals below could be for another reason."""
     with filled.engine.begin() as connection:
         connection.execute(sa.text(blob()))
+        connection.execute(sa.text(fact()))
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_the_database_refuses(filled: Database, what: str) -> None:
     with pytest.raises(sa.exc.IntegrityError), filled.engine.begin() as connection:
-        connection.execute(sa.text(REFUSED[what]))
+        run(connection, REFUSED[what])
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_a_fact_is_finite(filled: Database, value: float) -> None:
+    statement = sa.text(fact(type="'number'", text="NULL", head="NULL", value=":value"))
+    with pytest.raises(sa.exc.IntegrityError), filled.engine.begin() as connection:
+        connection.execute(statement, {"value": value})
 
 
 def test_archiving_is_the_one_change_that_a_version_allows(filled: Database) -> None:
@@ -121,13 +163,15 @@ def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
     database.close()
 
 
+METRICS = '{"auc"\\: 0.971, "n"\\: 10, "tiny"\\: 5e-324}'
+TAGS = '{"team"\\: "risk & Co", "ü"\\: ""}'
 BEFORE_PACKS = f"""
 INSERT INTO models (id, name, description) VALUES (1, 'fraud', '');
 INSERT INTO uploads (id, model, created_by, expires_at) VALUES ('u1', 'fraud', 'me', '{NOW}'), ('u2', 'fraud', 'me', '{NOW}');
 INSERT INTO blobs (digest, key, size) VALUES ('{ZERO}', 'sha256/00/key', 7);
 INSERT INTO upload_blobs (upload_id, digest, key, size) VALUES ('u2', '{ZERO}', 'sha256/00/under-way', 7);
 INSERT INTO versions (model_id, number, manifest_digest, format, variants, description, metrics, tags, upload_id, created_by)
- VALUES (1, 1, '{ZERO}', 'files', '[]', '', '{{}}', '{{}}', 'u1', 'me');
+ VALUES (1, 1, '{ZERO}', 'files', '[]', '', '{METRICS}', '{TAGS}', 'u1', 'me');
 INSERT INTO files (model_id, number, path, digest) VALUES (1, 1, 'a', '{ZERO}'), (1, 1, 'b', '{ZERO}')
 """
 
@@ -149,6 +193,8 @@ def test_versions_of_before_packs_are_read_as_ever(empty_database_url: str) -> N
             ("b", 7, ZERO),
         ]
         assert (version.verified, version.damaged) == (True, False)
+        assert version.metrics == {"auc": 0.971, "n": 10.0, "tiny": 5e-324}
+        assert version.tags == {"team": "risk & Co", "ü": ""}
         assert [[(s.offset, s.length) for s in file.segments] for file in stored.files] == [[(0, 7)]] * 2
         assert [blob.key for blob in stored.blobs.values()] == ["sha256/00/key"]
         assert trash in (["sha256/00/under-way"], [])
