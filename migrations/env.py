@@ -5,6 +5,7 @@ from sqlalchemy import Connection
 
 from registry import (
     access_tables,  # noqa: F401 - its tables are in the metadata once it has been read
+    deployment_tables,  # noqa: F401 - as above
     facts_tables,  # noqa: F401 - as above
     login_tables,  # noqa: F401 - as above
     migrate,

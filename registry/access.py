@@ -3,6 +3,7 @@
     Caller ── rights: (role, pattern of model names) …     what grants give in the workspace that is asked
            └─ scope: (role, pattern)                       what the token at most allows
 
+    everyone    report                              which version a serving adapter of theirs runs
     reader      read
     publisher   read, publish
     promoter    read,          promote
@@ -33,6 +34,7 @@ class Permission(StrEnum):
     NONE = "none"
     IDENTIFIED = "identified"
     READ = "read"
+    REPORT = "report"
     PUBLISH = "publish"
     PROMOTE = "promote"
     OWN = "own"
@@ -40,14 +42,16 @@ class Permission(StrEnum):
     ADMINISTER = "administer"
 
 
-_READ, _PUBLISH, _PROMOTE, _OWN = Permission.READ, Permission.PUBLISH, Permission.PROMOTE, Permission.OWN
+_PUBLISH, _PROMOTE, _OWN = Permission.PUBLISH, Permission.PROMOTE, Permission.OWN
+# Whoever may fetch a version may run it, and so say that they do.
+_READ = frozenset({Permission.READ, Permission.REPORT})
 
 ROLES: Mapping[str, frozenset[Permission]] = {
-    "reader": frozenset({_READ}),
-    "publisher": frozenset({_READ, _PUBLISH}),
-    "promoter": frozenset({_READ, _PROMOTE}),
-    "owner": frozenset({_READ, _PUBLISH, _PROMOTE, _OWN}),
-    "admin": frozenset({_READ, _PUBLISH, _PROMOTE, _OWN, Permission.ADMIN}),
+    "reader": _READ,
+    "publisher": _READ | {_PUBLISH},
+    "promoter": _READ | {_PROMOTE},
+    "owner": _READ | {_PUBLISH, _PROMOTE, _OWN},
+    "admin": _READ | {_PUBLISH, _PROMOTE, _OWN, Permission.ADMIN},
 }
 
 _PATTERN = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._*-]{0,127}", re.ASCII)

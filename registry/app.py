@@ -15,13 +15,17 @@ from registry.checkpoints import Signer
 from registry.database import Database
 from registry.deliveries.service import open_deliveries
 from registry.denials import Denials
+from registry.deployments import forget_silent
 from registry.expired import remove_expired
 from registry.feed import Feed
 from registry.http import (
     auth,
+    comparisons,
     deletions,
+    deployments,
     errors,
     events,
+    facts,
     health,
     models,
     pointers,
@@ -79,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     def tidy(stopping: threading.Event) -> None:
         remove_expired(database)
+        forget_silent(database)
         trim(database, settings.feed_retention_s, stopping=stopping)
 
     tidier = Background("tidier", tidy, interval_s=TIDY_S)
@@ -138,6 +143,9 @@ def create_app(settings: Settings) -> FastAPI:
         uploads,
         versions,
         deletions,
+        facts,
+        comparisons,
+        deployments,
         pointers,
         events,
         tokens,

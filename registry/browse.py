@@ -67,6 +67,7 @@ class Version:
     description: str
     metrics: dict[str, float]
     tags: dict[str, str]
+    fact_revision: int
     files: Sequence[File]
     size: int
     stage: Stage
@@ -328,6 +329,7 @@ def _version_of(
         description=row.description,
         metrics=said.metrics,
         tags=said.tags,
+        fact_revision=row.fact_revision,
         files=files,
         size=sum(file.size for file in files),
         stage=stage_of((pointer.name for pointer in held), archived=row.archived),

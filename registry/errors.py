@@ -6,7 +6,7 @@ RegistryError
 │   ├── InvalidPath         a file path outside the rules
 │   ├── InvalidDigest       not "sha256:" and 64 lower-case hex digits
 │   ├── InvalidFiles        a file list that is empty, too long, or names a path twice
-│   ├── InvalidFacts        signature, variants or example do not fit the files
+│   ├── InvalidFacts        signature, variants or example do not fit the files; what is said of a version cannot be so
 │   ├── InvalidCursor       a page cursor that this registry did not hand out
 │   ├── InvalidUrl          a webhook's URL that is none, or leads where webhooks may not go
 │   ├── DigestMismatch      received bytes do not have the digest that was announced
@@ -33,6 +33,9 @@ RegistryError
 │   ├── NothingToRollBack   the pointer has no earlier holder
 │   ├── UploadIncomplete    the version names bytes that have not arrived
 │   ├── UploadUsed          the upload became another version already
+│   ├── FactsConflict       the facts of the version were changed since the caller looked
+│   ├── TooManyFacts        the version has as many of this kind as it may have
+│   ├── TooManyAdapters     as many adapters report for one principal as may
 │   ├── VersionInUse        a pointer or a legal hold forbids to delete the version
 │   ├── VersionUnverified   its bytes are still being checked; ask again in a moment
 │   ├── VersionDamaged      its bytes are not what they should be
@@ -323,6 +326,27 @@ class UploadIncomplete(Conflict):
 
 class UploadUsed(Conflict):
     code = "upload_used"
+
+
+class FactsConflict(Conflict):
+    code = "facts_conflict"
+
+    def __init__(self, model: str, number: int, expected: int, revision: int) -> None:
+        super().__init__(
+            f"The facts of {model}/{number} are at revision {revision}; {expected} was expected. Look again, then decide.",
+            revision=revision,
+        )
+
+
+class TooManyFacts(Conflict):
+    code = "too_many_facts"
+
+    def __init__(self, kind: str, limit: int) -> None:
+        super().__init__(f"A version has at most {limit} facts of the kind {kind!r}.", limit=limit)
+
+
+class TooManyAdapters(Conflict):
+    code = "too_many_adapters"
 
 
 class VersionInUse(Conflict):

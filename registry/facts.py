@@ -46,11 +46,32 @@ class Labels:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All facts of a version; `revision` counts their changes."""
+
+    revision: int
+    tags: dict[str, str]
+    metadata: dict[str, Value]
+    parameters: dict[str, Value]
+    metrics: Sequence[Metric]
+
+
+def facts_of(session: Session, version: VersionRow) -> Facts:
+    return Facts(
+        revision=version.fact_revision,
+        tags=tags_of(session, version),
+        metadata=metadata_of(session, version),
+        parameters=parameters_of(session, version),
+        metrics=all_metrics_of(session, version),
+    )
+
+
 def metrics_of(
     session: Session,
     version: VersionRow,
     dataset: str = "",
-    slice: str = "",  # noqa: A002 - the field's own word
+    slice: str = "",  # noqa: A002 - the word of the field
 ) -> dict[str, float]:
     """The metrics of a version on one slice of one dataset, by name."""
     rows = _rows(session, version, "metric", FactRow.dataset == dataset, FactRow.slice == slice)

@@ -2,6 +2,9 @@
 
     versions ──< facts      a tag, a metric, a parameter, metadata: one row each, typed, so that they can be searched
     versions ──1 cards      the model card
+    versions ──1 lineages   the run, code and image that made it
+    versions ──< datasets   what it was trained and tested on, by digest
+    versions ──< parents >── versions      what it was made from: always an older version, so that there is no circle
 
 `versions.fact_revision` counts the changes of all of these: whoever looked at a version and at this number has seen the
 facts as they still are, or finds a larger one.
@@ -70,3 +73,54 @@ class CardRow(Base):
     model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     text: Mapped[str] = mapped_column(sa.Text)
+
+
+class LineageRow(Base):
+    """Where a version comes from, as far as it is text; "": not said. Nothing here is ever fetched or run."""
+
+    __tablename__ = "lineages"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["model_id", "number"], ["versions.model_id", "versions.number"]),
+    )
+
+    model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    run: Mapped[str] = mapped_column(sa.String(512))
+    repository: Mapped[str] = mapped_column(sa.String(512))
+    code_commit: Mapped[str] = mapped_column(sa.String(128))
+    image: Mapped[str] = mapped_column(sa.String(512))
+
+
+class DatasetRow(Base):
+    """A dataset that a version was made with, under the name of its part in that."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["model_id", "number"], ["versions.model_id", "versions.number"]),
+        sa.CheckConstraint(f"length(name) BETWEEN 1 AND {HEAD}", "name"),
+        sa.Index(None, "digest"),
+    )
+
+    model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(160))
+
+
+class ParentRow(Base):
+    """A version was made from another one: fine-tuned, distilled, an ensemble of several."""
+
+    __tablename__ = "parents"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["model_id", "number"], ["versions.model_id", "versions.number"]),
+        sa.ForeignKeyConstraint(
+            ["parent_model_id", "parent_number"], ["versions.model_id", "versions.number"]
+        ),
+        sa.CheckConstraint("model_id <> parent_model_id OR number > parent_number", "older"),
+        sa.Index(None, "parent_model_id", "parent_number"),
+    )
+
+    model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    parent_model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    parent_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

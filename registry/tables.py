@@ -10,6 +10,7 @@
     events, feed                                               the change feed and its one counter
     access_tables.py                                           who may do what: principals, groups, grants, tokens
     facts_tables.py                                            what is said of a version: tags, metrics, its card …
+    deployment_tables.py                                       what serving adapters say that they run
     webhook_tables.py                                          who is told of events: webhooks, deliveries, attempts
     audit, audit_head                                          who did or tried what; each row hashed with the one before
 

@@ -1,10 +1,13 @@
-"""Facts: tags and metrics leave the row of their version, and may change; metadata, parameters and model cards.
+"""Facts: tags and metrics leave the row of their version, and may change; metadata, parameters, model cards, lineage;
+and what serving adapters say that they run.
 
 Revision ID: 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
+
+from registry.database import UtcDateTime
 
 revision = "0008"
 down_revision = "0007"
@@ -20,6 +23,7 @@ AND_FIXED = "upload_id, created_at, created_by"
 
 def upgrade() -> None:
     create_tables()
+    create_deployments()
     copy_forward()
     integer = "INTEGER" if on_sqlite() else "BIGINT"
     drop_trigger("versions", "tr_versions_refuse_update")
@@ -80,6 +84,95 @@ def create_tables() -> None:
         sa.ForeignKeyConstraint(*of_version, name=op.f("fk_cards_model_id_number_versions")),
         sa.PrimaryKeyConstraint("model_id", "number", name=op.f("pk_cards")),
     )
+    op.create_table(
+        "lineages",
+        sa.Column("model_id", BigInteger, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("run", sa.String(length=512), nullable=False),
+        sa.Column("repository", sa.String(length=512), nullable=False),
+        sa.Column("code_commit", sa.String(length=128), nullable=False),
+        sa.Column("image", sa.String(length=512), nullable=False),
+        sa.ForeignKeyConstraint(*of_version, name=op.f("fk_lineages_model_id_number_versions")),
+        sa.PrimaryKeyConstraint("model_id", "number", name=op.f("pk_lineages")),
+    )
+    op.create_table(
+        "datasets",
+        sa.Column("model_id", BigInteger, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("name", Name, nullable=False),
+        sa.Column("digest", sa.String(length=160), nullable=False),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 128", name=op.f("ck_datasets_name")),
+        sa.ForeignKeyConstraint(*of_version, name=op.f("fk_datasets_model_id_number_versions")),
+        sa.PrimaryKeyConstraint("model_id", "number", "name", name=op.f("pk_datasets")),
+    )
+    op.create_index(op.f("ix_datasets_digest"), "datasets", ["digest"])
+    op.create_table(
+        "parents",
+        sa.Column("model_id", BigInteger, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("parent_model_id", BigInteger, autoincrement=False, nullable=False),
+        sa.Column("parent_number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.CheckConstraint("model_id <> parent_model_id OR number > parent_number", name=op.f("ck_parents_older")),
+        sa.ForeignKeyConstraint(*of_version, name=op.f("fk_parents_model_id_number_versions")),
+        sa.ForeignKeyConstraint(
+            ["parent_model_id", "parent_number"],
+            ["versions.model_id", "versions.number"],
+            name=op.f("fk_parents_parent_model_id_parent_number_versions"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "model_id", "number", "parent_model_id", "parent_number", name=op.f("pk_parents")
+        ),
+    )
+    op.create_index(
+        op.f("ix_parents_parent_model_id_parent_number"), "parents", ["parent_model_id", "parent_number"]
+    )
+
+
+def create_deployments() -> None:
+    op.create_table(
+        "adapters",
+        sa.Column("id", BigInteger, nullable=False),
+        sa.Column("workspace_id", BigInteger, nullable=False),
+        sa.Column("principal", sa.String(length=128), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("reported_at", UtcDateTime(), nullable=False),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 128", name=op.f("ck_adapters_name")),
+        sa.ForeignKeyConstraint(
+            ["workspace_id"], ["workspaces.id"], name=op.f("fk_adapters_workspace_id_workspaces")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_adapters")),
+        sa.UniqueConstraint(
+            "workspace_id", "principal", "name", name=op.f("uq_adapters_workspace_id_principal_name")
+        ),
+    )
+    op.create_index(op.f("ix_adapters_reported_at"), "adapters", ["reported_at"])
+    op.create_table(
+        "deployments",
+        sa.Column("adapter_id", BigInteger, autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("model_id", BigInteger, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.Column("follows", sa.String(length=256), nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=True),
+        sa.Column("trouble", sa.String(length=512), nullable=False),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 128", name=op.f("ck_deployments_name")),
+        sa.ForeignKeyConstraint(
+            ["adapter_id"],
+            ["adapters.id"],
+            name=op.f("fk_deployments_adapter_id_adapters"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_deployments_model_id_models")),
+        sa.ForeignKeyConstraint(
+            ["model_id", "number"],
+            ["versions.model_id", "versions.number"],
+            name=op.f("fk_deployments_model_id_number_versions"),
+        ),
+        sa.PrimaryKeyConstraint("adapter_id", "name", name=op.f("pk_deployments")),
+    )
+    op.create_index(
+        op.f("ix_deployments_model_id_adapter_id_name"), "deployments", ["model_id", "adapter_id", "name"]
+    )
 
 
 def copy_forward() -> None:
@@ -125,7 +218,7 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE versions ADD COLUMN {column} {kind} DEFAULT '{{}}' NOT NULL")
     copy_back()
     refuse("versions", "update", f"UPDATE OF {FIXED}, metrics, tags, {AND_FIXED}")
-    for table in ("cards", "facts"):
+    for table in ("deployments", "adapters", "parents", "datasets", "lineages", "cards", "facts"):
         op.drop_table(table)
 
 
@@ -133,7 +226,8 @@ def require_expressible() -> None:
     lost = op.get_bind().execute(
         sa.text(
             "SELECT (SELECT count(*) FROM facts WHERE kind IN ('metadata', 'parameter') OR dataset <> '' OR slice <> '')"
-            " + (SELECT count(*) FROM cards)"
+            " + (SELECT count(*) FROM cards) + (SELECT count(*) FROM lineages)"
+            " + (SELECT count(*) FROM datasets) + (SELECT count(*) FROM parents)"
         )
     )
     if count := lost.scalar_one():

@@ -222,7 +222,10 @@ class Model(Answer):
 
 
 class Version(Answer):
-    """An immutable version. `digest` is that of its manifest and identifies its content; `size` is in bytes."""
+    """A version, whose content is immutable: `digest` is that of its manifest and identifies it; `size` is in bytes.
+
+    `metrics` are those without a dataset and slice; GET …/facts has all.
+    """
 
     model: str
     number: int
@@ -234,6 +237,7 @@ class Version(Answer):
     description: str
     metrics: dict[str, float]
     tags: dict[str, str]
+    fact_revision: Annotated[int, Field(description="how often its facts were changed")]
     files: Sequence[File]
     size: int
     stage: Stage

@@ -14,6 +14,8 @@ from tests.servers.app import assert_problem, begin, create, promote, publish, s
 
 # What an upload brings is nobody's before it is a version, which is audited.
 NOT_AUDITED = {name for name in NEEDED["publish"] if "upload" in name}
+# What an adapter says that it runs is no decision of anybody's, and said every 30 seconds.
+NOT_AUDITED |= NEEDED["report"]
 # Whoever logs in is not yet anybody.
 LOGIN = NEEDED["none"] | {name for name in NEEDED["admin"] if "trusted-publishers" in name}
 # Their own tests count what they leave: test_registry_webhooks.py, test_registry_login_audited.py.
@@ -104,6 +106,19 @@ class _Steps:
         gone = f"{fraud}/pointers/production"
         for action in ("pointer.removed", None):
             leaves(f"DELETE {name}/pointers/{{pointer}}", action, lambda: call("DELETE", gone))
+        changes: list[tuple[str, str, Any]] = [
+            ("PATCH", "facts", {"tags": {"team": "risk"}}),
+            ("PUT", "card", {"text": "# Purpose"}),
+            ("PUT", "lineage", {"run": "42"}),
+        ]
+        for method, noun, body in changes:
+            for action in ("version.changed", None):
+                leaves(
+                    f"{method} {path}/{noun}",
+                    action,
+                    lambda m=method, n=noun, b=body: call(m, f"{one}/{n}", json=b),
+                    resource,
+                )
         why = {"reason": "case 7"}
         for action in ("version.held", None):
             leaves(f"PUT {path}/hold", action, lambda: call("PUT", f"{one}/hold", json=why))

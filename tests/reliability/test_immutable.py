@@ -112,7 +112,8 @@ def test_no_route_changes_a_version(attacker: _Attacker, app: FastAPI) -> None:
     """Every operation of the OpenAPI document, on this version, with bodies that mean to change it."""
     known = {"model": "m", "number": 1, "path": "a", "upload": attacker.upload["id"], "pointer": "production"}
     known |= {"digest": digest_of(FILES["a"]), "workspace": "default", "token": "t", "grant": 1}
-    known |= {"principal": "p", "group": "g", "webhook": "w", "delivery": "d"}
+    known |= {"principal": "p", "group": "g", "webhook": "w", "delivery": "d", "adapter": "a"}
+    known |= {"name": "n", "publisher": 1}
     bodies: list[dict[str, Any]] = [
         {"json": {}},
         {"json": {"number": 1, "to": "production"}},

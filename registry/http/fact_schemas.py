@@ -1,0 +1,230 @@
+"""The shapes of facts: values of four types, what is to change, lineage, cards and comparisons.
+
+On the wire a value is a string, a number, a boolean, or {"time": "2026-11-22T10:00:00Z"}.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from registry import amend, facts, lineage
+from registry.facts_tables import MAX_CARD_BYTES
+from registry.http import schemas
+from registry.http.schemas import Answer, Generation, Label, Name, Number, Request, Text
+
+# strftime writes earlier years with less than four digits.
+EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+# "" is the whole: no dataset, no slice.
+Part = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Line = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _is_time(text: str) -> str:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or not EARLIEST <= moment <= LATEST:
+        raise ValueError("not a point in time")
+    return text
+
+
+Moment = Annotated[str, Field(max_length=40, examples=["2026-11-22T10:00:00Z"]), AfterValidator(_is_time)]
+
+
+class TimeValue(Request):
+    """A point in time, with its offset from UTC."""
+
+    time: Moment
+
+
+FactValue = StrictBool | Finite | Text | TimeValue
+
+
+def value_of(given: FactValue | None) -> facts.Value | None:
+    return datetime.fromisoformat(given.time) if isinstance(given, TimeValue) else given
+
+
+def _wire(value: facts.Value | None) -> Any:
+    if isinstance(value, datetime):
+        return {"time": value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    return value
+
+
+_SHAPES = [{"type": kind} for kind in ("string", "number", "boolean")] + [
+    {
+        "type": "object",
+        "properties": {"time": {"type": "string", "format": "date-time"}},
+        "required": ["time"],
+    }
+]
+Shown = Annotated[Any, PlainSerializer(_wire), WithJsonSchema({"anyOf": _SHAPES})]
+ShownIfAny = Annotated[Any, PlainSerializer(_wire), WithJsonSchema({"anyOf": [*_SHAPES, {"type": "null"}]})]
+
+ExpectedRevision = Annotated[
+    Generation | None, Field(description="refuse (409) unless the facts are at this revision")
+]
+
+
+class Measured(Request):
+    """A metric, of the whole or of a slice of a dataset; null removes it."""
+
+    name: Label
+    value: Finite | None
+    dataset: Part = ""
+    slice: Part = ""
+
+
+class FactsChange(Request):
+    """What is named is set, or with null removed; what is not named stays."""
+
+    tags: Annotated[dict[Label, Text | None], Field(default_factory=dict, max_length=amend.MOST["tag"])]
+    metadata: Annotated[
+        dict[Label, FactValue | None], Field(default_factory=dict, max_length=amend.MOST["metadata"])
+    ]
+    parameters: Annotated[
+        dict[Label, FactValue | None], Field(default_factory=dict, max_length=amend.MOST["parameter"])
+    ]
+    metrics: Annotated[list[Measured], Field(default_factory=list, max_length=1000)]
+    expected_revision: ExpectedRevision = None
+
+    def wanted(self) -> amend.Change:
+        return amend.Change(
+            tags=self.tags,
+            metadata={name: value_of(value) for name, value in self.metadata.items()},
+            parameters={name: value_of(value) for name, value in self.parameters.items()},
+            metrics=[amend.Measured(**metric.model_dump()) for metric in self.metrics],
+        )
+
+
+class Metric(Answer):
+    name: str
+    dataset: str
+    slice: str
+    value: float
+
+
+class Facts(Answer):
+    """All facts of a version. `revision` grows by one with each change of them, of the card, and of the lineage."""
+
+    revision: int
+    tags: dict[str, str]
+    metadata: dict[str, Shown]
+    parameters: dict[str, Shown]
+    metrics: Sequence[Metric]
+
+
+class CardPut(Request):
+    """Markdown; "" removes the card."""
+
+    text: Annotated[str, StringConstraints(max_length=MAX_CARD_BYTES, pattern=r"^[^\x00]*$")]
+    expected_revision: ExpectedRevision = None
+
+
+class Card(Answer):
+    """`sections`: its headings. `html`: the card rendered, without raw HTML, images, or links that could run anything."""
+
+    revision: int
+    text: str
+    sections: Sequence[str]
+    html: str
+
+
+class Link(Request):
+    """A version."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model: Name
+    number: Number
+
+
+class LineagePut(Request):
+    """Where a version comes from. It replaces what was said before; "" is not said."""
+
+    run: Line = ""
+    repository: Line = ""
+    commit: Annotated[Line, Field(max_length=128)] = ""
+    image: Line = ""
+    datasets: Annotated[
+        dict[Label, Annotated[str, Field(max_length=160)]],
+        Field(
+            default_factory=dict,
+            max_length=lineage.MAX_DATASETS,
+            examples=[{"train": "sha256:" + "0" * 64}],
+        ),
+    ]
+    parents: Annotated[list[Link], Field(default_factory=list, max_length=lineage.MAX_PARENTS)]
+    expected_revision: ExpectedRevision = None
+
+    def origin(self) -> lineage.Origin:
+        return lineage.Origin(
+            run=self.run,
+            repository=self.repository,
+            commit=self.commit,
+            image=self.image,
+            datasets=self.datasets,
+            parents=[lineage.Link(each.model, each.number) for each in self.parents],
+        )
+
+
+class Lineage(Answer):
+    """`parents` and `children` (the newest 100) are those that one may read."""
+
+    revision: int
+    run: str
+    repository: str
+    commit: str
+    image: str
+    datasets: dict[str, str]
+    parents: Sequence[Link]
+    children: Sequence[Link]
+
+
+class ComparedMetric(Answer):
+    """A metric of either version; null: that one does not have it. `difference` is right minus left."""
+
+    name: str
+    dataset: str
+    slice: str
+    left: float | None
+    right: float | None
+    difference: float | None
+
+
+class ComparedFact(Answer):
+    """A fact that differs; null: that version does not have it."""
+
+    kind: Literal["tag", "metadata", "parameter"]
+    name: str
+    left: ShownIfAny
+    right: ShownIfAny
+
+
+class ComparedFile(Answer):
+    """A file that differs; null: that version does not have it."""
+
+    path: str
+    left: schemas.File | None
+    right: schemas.File | None
+
+
+class Comparison(Answer):
+    """All metrics of both versions; of other facts and of files those that differ."""
+
+    left: schemas.Version
+    right: schemas.Version
+    same_content: bool
+    same_signature: bool
+    metrics: Sequence[ComparedMetric]
+    facts: Sequence[ComparedFact]
+    files: Sequence[ComparedFile]
