@@ -3,6 +3,7 @@
     registry ◀──feed, followers──▶ slots ◀──inference──◀ lane ◀──protocols──◀ HTTP server ◀── clients
                      │
                      └──▶ workshop: cache, loader's child, runtimes
+    registry ◀──reporter──▶ slots: it tells what they run
 
 It answers from its first moment (live, not ready), whatever the registry does. At SIGTERM or SIGINT it says that it is
 not ready, keeps accepting for the drain delay, then finishes what is in flight and ends.
@@ -31,6 +32,7 @@ from serving_adapter.prepare import Workshop
 from serving_adapter.protocols.http import HttpApp, WireProtocol
 from serving_adapter.protocols.oip_rest import OipRest
 from serving_adapter.protocols.status import Status
+from serving_adapter.report import Reporter
 from serving_adapter.settings import Settings
 from serving_adapter.slots import Slots
 from serving_adapter.upstream import Upstream
@@ -82,6 +84,9 @@ async def serve(settings: Settings) -> None:
         feed = FeedReader(upstream, followers, slots, follow_all=not settings.models)
         feed.start()
         stack.callback(feed.stop)
+        reporter = Reporter(client, slots, settings.reported_name)
+        reporter.start()
+        stack.callback(reporter.stop)
 
         log.info("http://%s:%d follows the registry at %s", settings.host, settings.port, client.url)
         await _listen(http, slots, settings)

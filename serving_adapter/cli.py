@@ -70,6 +70,7 @@ def _cache_dir() -> Path:
     type=click.FloatRange(0),
     help="How long to wait then for requests to end.",
 )
+@click.option("--name", help="What the registry is told that this adapter is called. [default: HOST:PORT]")
 @click.option("--json", "json_lines", is_flag=True, help="Log lines as JSON.")
 @click.version_option(package_name="modelyard-server", prog_name="modelyard-serve")
 def main(*, json_lines: bool, **options: Any) -> None:

@@ -1,6 +1,8 @@
 """What the adapter is told at its start. The command line (cli.py) is the only place that fills it in."""
 
 import os
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,8 @@ def usable_cpus() -> int:
 class Settings:
     """`models` empty means: the production version of every model in the registry.
 
-    `registry` None means: as the SDK finds it, which also finds the token; it never passes through here.
+    `registry` None means: as the SDK finds it, which also finds the token; it never passes through here. `name`: what this
+    adapter is called where the registry shows who runs a model.
     """
 
     cache_dir: Path
@@ -58,6 +61,13 @@ class Settings:
     drain_s: float = 0.5
     stop_timeout_s: float = 20.0
     poll_s: float = 60.0
+    name: str | None = None
+
+    @property
+    def reported_name(self) -> str:
+        """What the registry is told that this adapter is called: as was said, or host and port."""
+        name = re.sub(r"[^A-Za-z0-9._:-]", "-", self.name or f"{socket.gethostname()}:{self.port}")
+        return name.lstrip(".:-_")[:128] or "adapter"
 
     @property
     def preferred_formats(self) -> tuple[str, ...]:

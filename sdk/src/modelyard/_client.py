@@ -24,6 +24,7 @@ from modelyard._errors import (
     UnsupportedModel,
     api_error,
 )
+from modelyard._facts import Card, Change, Comparison, Deployment, Facts, Lineage, Metric, Run, Value
 from modelyard._parallel import Progress
 from modelyard._ref import Ref, check_model, check_pointer, parse_ref
 from modelyard._types import (
@@ -246,14 +247,17 @@ class Client:
 
     def resolve(self, ref: str | Ref) -> Version:
         """The version that a reference names now; NotFound if there is none."""
+        return _understand(Version.from_wire, self._http.get(self._place(ref)))
+
+    def _place(self, ref: str | Ref, noun: str = "") -> str:
+        """The path of a version, or of something of it; NotFound if the reference names none now."""
         ref = ref if isinstance(ref, Ref) else parse_ref(ref)
         number = ref.number
         if ref.pointer is not None:
             number = self.pointer(ref.model, ref.pointer).number
         if number is None:
             raise api_error("pointer_vacant", 404, f"Nothing holds {str(ref)!r} at present.")
-        path = f"/api/v1/models/{check_model(ref.model)}/versions/{number}"
-        return _understand(Version.from_wire, self._http.get(path))
+        return f"/api/v1/models/{check_model(ref.model)}/versions/{number}{noun}"
 
     def pointer(self, name: str, pointer: str) -> Pointer:
         """A stage or alias; NotFound if it was never used. Its `number` is None if nothing holds it now."""
@@ -276,6 +280,102 @@ class Client:
         """All moves of a model's pointers, or of one, newest first; pages are fetched while iterating."""
         params = {"pointer": pointer} if pointer else {}
         return self._pages(f"/api/v1/models/{check_model(name)}/history", Move.from_wire, params)
+
+    def facts(self, ref: str | Ref) -> Facts:
+        """Tags, metadata, parameters and metrics of a version, on every dataset and slice."""
+        return _understand(Facts.from_wire, self._http.get(self._place(ref, "/facts")))
+
+    def change_facts(
+        self,
+        ref: str | Ref,
+        *,
+        tags: Mapping[str, str | None] | None = None,
+        metadata: Mapping[str, Value | None] | None = None,
+        parameters: Mapping[str, Value | None] | None = None,
+        metrics: Mapping[str, float | None] | Iterable[Metric] = (),
+        expected_revision: int | None = None,
+    ) -> Facts:
+        """Set facts of a version, or remove those that are None; what is not named stays. All of it happens, or nothing.
+
+        Any change makes approvals void that were given before. With `expected_revision` it happens only if nothing was
+        changed since, else Conflict (facts_conflict).
+        """
+        change = Change(tags or {}, metadata or {}, parameters or {}, metrics)
+        body = change.to_wire(expected_revision)
+        answer = self._http.send(
+            "PATCH", self._place(ref, "/facts"), body, repeatable=expected_revision is None
+        )
+        return _understand(Facts.from_wire, answer)
+
+    def card(self, ref: str | Ref) -> Card:
+        """The model card of a version; its `text` is "" if it has none."""
+        return _understand(Card.from_wire, self._http.get(self._place(ref, "/card")))
+
+    def set_card(self, ref: str | Ref, text: str, *, expected_revision: int | None = None) -> Card:
+        """Give a version a model card (Markdown, 256 KiB at most), or with "" none."""
+        body = {"text": text, "expected_revision": expected_revision}
+        answer = self._http.send("PUT", self._place(ref, "/card"), body, repeatable=expected_revision is None)
+        return _understand(Card.from_wire, answer)
+
+    def lineage(self, ref: str | Ref) -> Lineage:
+        """What a version was made from, and what was made from it."""
+        return _understand(Lineage.from_wire, self._http.get(self._place(ref, "/lineage")))
+
+    def set_lineage(
+        self,
+        ref: str | Ref,
+        *,
+        run: str = "",
+        repository: str = "",
+        commit: str = "",
+        image: str = "",
+        datasets: Mapping[str, str] | None = None,
+        parents: Iterable[str | Ref] = (),
+        expected_revision: int | None = None,
+    ) -> Lineage:
+        """Say what a version was made from, instead of what was said before.
+
+        `datasets`: digests (algorithm, colon, hexadecimal digits) by the name of their part, as in `{"train":
+        "sha256:…"}`. `parents`: older versions, as in `["base/3"]`.
+        """
+        of = [each if isinstance(each, Ref) else parse_ref(each) for each in parents]
+        body = {
+            "run": run,
+            "repository": repository,
+            "commit": commit,
+            "image": image,
+            "datasets": dict(datasets or {}),
+            "parents": [{"model": each.model, "number": self._number(each)} for each in of],
+            "expected_revision": expected_revision,
+        }
+        answer = self._http.send(
+            "PUT", self._place(ref, "/lineage"), body, repeatable=expected_revision is None
+        )
+        return _understand(Lineage.from_wire, answer)
+
+    def compare(self, left: str | Ref, right: str | Ref) -> Comparison:
+        """Two versions side by side: metrics, other facts and files that differ, signatures."""
+        sides = (each if isinstance(each, Ref) else parse_ref(each) for each in (left, right))
+        one, other = (f"{check_model(each.model)}/{self._number(each)}" for each in sides)
+        answer = self._http.get("/api/v1/compare", {"left": one, "right": other})
+        return _understand(Comparison.from_wire, answer)
+
+    def deployments(self, name: str, number: int | None = None) -> Iterator[Deployment]:
+        """Which serving adapters run a model, or one version of it; pages are fetched while iterating."""
+        params = {} if number is None else {"number": number}
+        return self._pages(f"/api/v1/models/{check_model(name)}/deployments", Deployment.from_wire, params)
+
+    def report_deployments(self, adapter: str, runs: Iterable[Run]) -> int:
+        """For a serving adapter: report all that it runs, every 30 seconds; returns of how many models that was kept."""
+        from urllib.parse import quote
+
+        path = f"/api/v1/adapters/{quote(adapter, safe='')}/deployments"
+        body = {"runs": [run.to_wire() for run in runs]}
+        answer = self._http.send("PUT", path, body, repeatable=True)
+        return _understand(lambda wire: int(wire["kept"]), answer)
+
+    def _number(self, ref: Ref) -> int:
+        return ref.number if ref.number is not None else self.resolve(ref).number
 
     def download(
         self,

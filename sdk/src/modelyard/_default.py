@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard._client import Client
+from modelyard._facts import Card, Comparison, Deployment, Facts, Lineage, Metric, Run, Value
 from modelyard._parallel import Progress
 from modelyard._ref import Ref
 from modelyard._types import (
@@ -135,6 +136,85 @@ def versions(name: str) -> Iterator[Version]:
 def history(name: str, pointer: str | None = None) -> Iterator[Move]:
     """See Client.history."""
     return _client().history(name, pointer)
+
+
+def facts(ref: str | Ref) -> Facts:
+    """See Client.facts."""
+    return _client().facts(ref)
+
+
+def change_facts(
+    ref: str | Ref,
+    *,
+    tags: Mapping[str, str | None] | None = None,
+    metadata: Mapping[str, Value | None] | None = None,
+    parameters: Mapping[str, Value | None] | None = None,
+    metrics: Mapping[str, float | None] | Iterable[Metric] = (),
+    expected_revision: int | None = None,
+) -> Facts:
+    """See Client.change_facts."""
+    return _client().change_facts(
+        ref,
+        tags=tags,
+        metadata=metadata,
+        parameters=parameters,
+        metrics=metrics,
+        expected_revision=expected_revision,
+    )
+
+
+def card(ref: str | Ref) -> Card:
+    """See Client.card."""
+    return _client().card(ref)
+
+
+def set_card(ref: str | Ref, text: str, *, expected_revision: int | None = None) -> Card:
+    """See Client.set_card."""
+    return _client().set_card(ref, text, expected_revision=expected_revision)
+
+
+def lineage(ref: str | Ref) -> Lineage:
+    """See Client.lineage."""
+    return _client().lineage(ref)
+
+
+def set_lineage(
+    ref: str | Ref,
+    *,
+    run: str = "",
+    repository: str = "",
+    commit: str = "",
+    image: str = "",
+    datasets: Mapping[str, str] | None = None,
+    parents: Iterable[str | Ref] = (),
+    expected_revision: int | None = None,
+) -> Lineage:
+    """See Client.set_lineage."""
+    return _client().set_lineage(
+        ref,
+        run=run,
+        repository=repository,
+        commit=commit,
+        image=image,
+        datasets=datasets,
+        parents=parents,
+        expected_revision=expected_revision,
+    )
+
+
+def compare(left: str | Ref, right: str | Ref) -> Comparison:
+    """See Client.compare."""
+    return _client().compare(left, right)
+
+
+def deployments(name: str, number: int | None = None) -> Iterator[Deployment]:
+    """See Client.deployments."""
+    return _client().deployments(name, number)
+
+
+def report_deployments(adapter: str, runs: Iterable[Run]) -> int:
+    """See Client.report_deployments."""
+    return _client().report_deployments(adapter, runs)
 
 
 def download(

@@ -6,6 +6,8 @@
     promote REF | NAME VERSION    move a stage or alias             rollback NAME: move it back
     pull REF [DEST]               fetch and verify
     ls [MODEL]  show REF|MODEL  history MODEL
+    facts show|set|card|lineage REF   tag REF NAME=TEXT           what is said of a version
+    compare REF REF               where MODEL: who runs it
     export REF [DEST]  import PATH [NAME]  cp REF --to URL     carry versions about
     cache ls|pin|unpin|verify|clear|path                       what was fetched
 
@@ -28,6 +30,7 @@ from modelyard._access_cli import grant, group, principal
 from modelyard._answer import Command, answer, json_option
 from modelyard._cache_cli import cache
 from modelyard._client import Client
+from modelyard._facts_cli import compare, facts, tag, where
 from modelyard._login_cli import login, password
 from modelyard._pairs import pairs
 from modelyard._portable_cli import cp, export, import_
@@ -232,6 +235,10 @@ for command in (
     export,
     import_,
     cp,
+    facts,
+    tag,
+    compare,
+    where,
     whoami,
     token,
     principal,
