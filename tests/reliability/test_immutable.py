@@ -28,7 +28,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
     if request.param != "disk":
         server = request.getfixturevalue(f"{request.param}_s3")
         url = server.url(server.new_bucket())
-    settings = Settings(home=tmp_path, storage_url=url)
+    settings = Settings(home=tmp_path, storage_url=url, max_stream_s=0)
     database = Database(settings.database_url)
     migrate.upgrade(database)
     database.close()
