@@ -73,7 +73,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a publisher says about a version, beside its files. All of it is as immutable as the bytes."""
+    """What a publisher says about a version, beside its files.
+
+    Metrics, tags, metadata and parameters may change later (amend.py); all else is as immutable as the bytes.
+    """
 
     format: str
     variants: Sequence[Variant] = ()
@@ -82,6 +85,8 @@ class Facts:
     description: str = ""
     metrics: dict[str, float] | None = None
     tags: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,8 @@ def _add_contents(session: WriteSession, new: Sequence[_Content]) -> dict[str, i
 def _add_facts(session: WriteSession, version: VersionRow, said: Facts) -> None:
     facts.add(session, version, "tag", said.tags or {})
     facts.add(session, version, "metric", said.metrics or {})
+    facts.add(session, version, "metadata", said.metadata or {})
+    facts.add(session, version, "parameter", said.parameters or {})
 
 
 def _version_row(

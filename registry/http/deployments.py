@@ -11,7 +11,7 @@ from registry import deployments
 from registry.domain import MAX_NUMBER
 from registry.http import schemas
 from registry.http.deps import Db, Reader, Reporter
-from registry.http.fact_schemas import Moment
+from registry.http.fact_values import Moment
 from registry.http.models import After, Limit
 from registry.http.strict import StrictRoute
 from registry.pages import Page

@@ -1,75 +1,24 @@
-"""The shapes of facts: values of four types, what is to change, lineage, cards and comparisons.
-
-On the wire a value is a string, a number, a boolean, or {"time": "2026-11-22T10:00:00Z"}.
-"""
+"""The shapes of facts: what is to change, lineage, cards and comparisons."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    StrictBool,
     StringConstraints,
-    WithJsonSchema,
 )
 
-from registry import amend, facts, lineage
+from registry import amend, lineage
 from registry.facts_tables import MAX_CARD_BYTES
 from registry.http import schemas
+from registry.http.fact_values import FactValue, Finite, Shown, ShownIfAny, values_of
 from registry.http.schemas import Answer, Generation, Label, Name, Number, Request, Text
 
-# strftime writes earlier years with less than four digits.
-EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
-LATEST = datetime(9999, 12, 30, tzinfo=UTC)
-
-Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # "" is the whole: no dataset, no slice.
 Part = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Line = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
-
-def _is_time(text: str) -> str:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None or not EARLIEST <= moment <= LATEST:
-        raise ValueError("not a point in time")
-    return text
-
-
-Moment = Annotated[str, Field(max_length=40, examples=["2026-11-22T10:00:00Z"]), AfterValidator(_is_time)]
-
-
-class TimeValue(Request):
-    """A point in time, with its offset from UTC."""
-
-    time: Moment
-
-
-FactValue = StrictBool | Finite | Text | TimeValue
-
-
-def value_of(given: FactValue | None) -> facts.Value | None:
-    return datetime.fromisoformat(given.time) if isinstance(given, TimeValue) else given
-
-
-def _wire(value: facts.Value | None) -> Any:
-    if isinstance(value, datetime):
-        return {"time": value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
-    return value
-
-
-_SHAPES = [{"type": kind} for kind in ("string", "number", "boolean")] + [
-    {
-        "type": "object",
-        "properties": {"time": {"type": "string", "format": "date-time"}},
-        "required": ["time"],
-    }
-]
-Shown = Annotated[Any, PlainSerializer(_wire), WithJsonSchema({"anyOf": _SHAPES})]
-ShownIfAny = Annotated[Any, PlainSerializer(_wire), WithJsonSchema({"anyOf": [*_SHAPES, {"type": "null"}]})]
 
 ExpectedRevision = Annotated[
     Generation | None, Field(description="refuse (409) unless the facts are at this revision")
@@ -101,8 +50,8 @@ class FactsChange(Request):
     def wanted(self) -> amend.Change:
         return amend.Change(
             tags=self.tags,
-            metadata={name: value_of(value) for name, value in self.metadata.items()},
-            parameters={name: value_of(value) for name, value in self.parameters.items()},
+            metadata=values_of(self.metadata),
+            parameters=values_of(self.parameters),
             metrics=[amend.Measured(**metric.model_dump()) for metric in self.metrics],
         )
 

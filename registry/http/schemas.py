@@ -16,6 +16,7 @@ from pydantic import (
 
 from registry.deliveries.target import MAX_URL
 from registry.domain import MAX_FILES, MAX_NUMBER, MAX_SIZE, MoveKind, PointerKind, Stage
+from registry.http.fact_values import FactValue
 from registry.publish import MAX_SEGMENTS
 from registry.uploads import MAX_BLOBS
 
@@ -142,6 +143,8 @@ class VersionCreate(Request):
     description: Text = ""
     metrics: Annotated[dict[Label, FiniteFloat], Field(max_length=1000)] = {}
     tags: Annotated[dict[Label, Text], Field(max_length=100)] = {}
+    metadata: Annotated[dict[Label, FactValue], Field(max_length=200)] = {}
+    parameters: Annotated[dict[Label, FactValue], Field(max_length=1000)] = {}
 
 
 class PromotionCreate(Request):

@@ -15,6 +15,7 @@ from registry.domain import MAX_NUMBER, Facts, Variant
 from registry.errors import InvalidFiles, StoreUnavailable
 from registry.http import schemas
 from registry.http.deps import Config, Db, Publisher, Reader, Store, Verifying
+from registry.http.fact_values import values_of
 from registry.http.models import After, Limit
 from registry.http.ranges import NOT_SATISFIABLE, byte_range
 from registry.http.strict import LongRoute
@@ -65,6 +66,8 @@ def create_version(
         description=body.description,
         metrics=body.metrics,
         tags=body.tags,
+        metadata=values_of(body.metadata),
+        parameters=values_of(body.parameters),
     )
     version, is_new = publish.commit(
         database,

@@ -79,6 +79,7 @@ VALUES: dict[str, Any] = {
 
 
 def test_values_come_back_as_they_were(fraud: TestClient) -> None:
+    """Whether they are said at once or later."""
     wanted = {
         **VALUES,
         "time": {"time": "2026-11-22T10:00:00.123456Z"},
@@ -91,6 +92,9 @@ def test_values_come_back_as_they_were(fraud: TestClient) -> None:
             name: float if name == "integer" else type(value) for name, value in wanted.items()
         }
     assert fraud.get(FACTS).json()["revision"] == 2
+    publish(fraud, "fraud", {"m": b"2"}, metadata=VALUES, parameters=VALUES)
+    at_once = fraud.get("/api/v1/models/fraud/versions/2/facts").json()
+    assert (at_once["revision"], at_once["metadata"], at_once["parameters"]) == (0, wanted, wanted)
 
 
 def test_a_change_names_what_changes_and_leaves_the_rest(fraud: TestClient) -> None:

@@ -35,7 +35,7 @@ def name(client: Client, tmp_path: Path) -> str:
     (tmp_path / "weights.bin").write_bytes(b"1")
     client.register(made, tmp_path / "weights.bin", metrics={"auc": 0.9}, tags={"team": "risk"})
     (tmp_path / "weights.bin").write_bytes(b"2")
-    client.register(made, tmp_path / "weights.bin", metrics={"auc": 0.95})
+    client.register(made, tmp_path / "weights.bin", metrics={"auc": 0.95}, metadata={"first": NOON})
     client.promote(made, 2)
     return made
 
@@ -65,7 +65,7 @@ def test_facts_are_values_and_come_back(client: Client, name: str) -> None:
         expected_revision=0,
     )
     assert found.tags == {"team": "risk", "run": "7"}
-    assert found.metadata == {"owner": "kim", "n": 3.0, "ok": True, "trained": NOON}
+    assert found.metadata == {"first": NOON, "owner": "kim", "n": 3.0, "ok": True, "trained": NOON}
     assert (found.parameters, found.revision) == ({"depth": 3.0}, 1)
     assert found.metrics == (Metric("auc", 0.96), Metric("auc", 0.5, "test", "DE"))
     assert client.facts(f"{name}/2") == found == modelyard.facts(f"{name}@production")
@@ -95,6 +95,7 @@ def test_cards_lineage_and_comparison(client: Client, name: str) -> None:
     assert [(f.kind, f.name, f.left, f.right) for f in compared.facts] == [
         ("tag", "team", "risk", None),
         ("metadata", "at", None, NOON),
+        ("metadata", "first", None, NOON),
     ]
     assert [f.path for f in compared.files] == ["weights.bin"]
 

@@ -24,7 +24,18 @@ from modelyard._errors import (
     UnsupportedModel,
     api_error,
 )
-from modelyard._facts import Card, Change, Comparison, Deployment, Facts, Lineage, Metric, Run, Value
+from modelyard._facts import (
+    Card,
+    Change,
+    Comparison,
+    Deployment,
+    Facts,
+    Lineage,
+    Metric,
+    Run,
+    Value,
+    values_to_wire,
+)
 from modelyard._parallel import Progress
 from modelyard._ref import Ref, check_model, check_pointer, parse_ref
 from modelyard._types import (
@@ -104,13 +115,16 @@ class Client:
         metrics: Mapping[str, float] | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Value] | None = None,
+        parameters: Mapping[str, Value] | None = None,
         progress: Progress | None = None,
     ) -> Version:
         """Make a fitted scikit-learn estimator the next version of `name`; a path is registered as by `register`.
 
         `example`: a few rows as the estimator takes them (numpy array (rows, features) or pandas DataFrame). With it
         the version gets a signature, a recorded answer for checking reloads, and an ONNX variant if the estimator can
-        be converted. What cannot be had is told by a CaptureWarning. Raises CaptureError and its kin for an estimator
+        be converted. What cannot be had is told by a CaptureWarning. `metadata` and `parameters` are texts, numbers, booleans
+        and aware datetimes by name. Raises CaptureError and its kin for an estimator
         that is not fitted, cannot be saved, or does not accept the example.
         """
         if isinstance(model, (str, os.PathLike)):
@@ -125,6 +139,8 @@ class Client:
                 metrics=metrics,
                 description=description,
                 tags=tags,
+                metadata=metadata,
+                parameters=parameters,
                 progress=progress,
             )
         import tempfile
@@ -141,7 +157,7 @@ class Client:
                 "variants": [variant.to_wire() for variant in captured.variants],
                 "signature": captured.signature and captured.signature.to_wire(),
                 "example": captured.example,
-                **_facts(metrics, description, tags),
+                **_facts(metrics, description, tags, metadata, parameters),
             }
             return self._upload(name, Path(folder), survey(Path(folder), own=True), facts, progress)
 
@@ -157,6 +173,8 @@ class Client:
         metrics: Mapping[str, float] | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Value] | None = None,
+        parameters: Mapping[str, Value] | None = None,
         progress: Progress | None = None,
     ) -> Version:
         """Make a file or directory the next version of `name`.
@@ -184,7 +202,7 @@ class Client:
             "variants": [variant.to_wire() for variant in described.variants],
             "signature": signature and signature.to_wire(),
             "example": example,
-            **_facts(metrics, description, tags),
+            **_facts(metrics, description, tags, metadata, parameters),
         }
         return self._upload(name, root, files, facts, progress)
 
@@ -511,7 +529,11 @@ def _understand(read: Callable[[Any], T], wire: Any) -> T:
 
 
 def _facts(
-    metrics: Mapping[str, float] | None, description: str, tags: Mapping[str, str] | None
+    metrics: Mapping[str, float] | None,
+    description: str,
+    tags: Mapping[str, str] | None,
+    metadata: Mapping[str, Value] | None,
+    parameters: Mapping[str, Value] | None,
 ) -> dict[str, Any]:
     # float(): numpy's numbers are not JSON's.
     numbers = {name: float(value) for name, value in (metrics or {}).items()}
@@ -522,6 +544,9 @@ def _facts(
         "description": description,
         "metrics": numbers,
         "tags": {k: str(v) for k, v in (tags or {}).items()},
+        # Left out where there is none: a registry of before there were such takes it all the same.
+        **({"metadata": values_to_wire(metadata)} if metadata else {}),
+        **({"parameters": values_to_wire(parameters)} if parameters else {}),
     }
 
 

@@ -45,11 +45,21 @@ def publish(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Value] | None = None,
+    parameters: Mapping[str, Value] | None = None,
     progress: Progress | None = None,
 ) -> Version:
     """See Client.publish."""
     return _client().publish(
-        name, model, example=example, metrics=metrics, description=description, tags=tags, progress=progress
+        name,
+        model,
+        example=example,
+        metrics=metrics,
+        description=description,
+        tags=tags,
+        metadata=metadata,
+        parameters=parameters,
+        progress=progress,
     )
 
 
@@ -64,6 +74,8 @@ def register(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Value] | None = None,
+    parameters: Mapping[str, Value] | None = None,
     progress: Progress | None = None,
 ) -> Version:
     """See Client.register."""
@@ -77,6 +89,8 @@ def register(
         metrics=metrics,
         description=description,
         tags=tags,
+        metadata=metadata,
+        parameters=parameters,
         progress=progress,
     )
 

@@ -232,8 +232,8 @@ class Change:
             metrics = [Metric(name, value) for name, value in metrics.items()]
         return {
             "tags": {name: None if value is None else str(value) for name, value in self.tags.items()},
-            "metadata": {name: value_to_wire(name, value) for name, value in self.metadata.items()},
-            "parameters": {name: value_to_wire(name, value) for name, value in self.parameters.items()},
+            "metadata": values_to_wire(self.metadata),
+            "parameters": values_to_wire(self.parameters),
             "metrics": [metric.to_wire() for metric in metrics],
             "expected_revision": expected_revision,
         }
@@ -242,6 +242,10 @@ class Change:
 def value_from_wire(wire: Any) -> Any:
     """A value, or None."""
     return datetime.fromisoformat(wire["time"]) if isinstance(wire, Mapping) else wire
+
+
+def values_to_wire(values: Mapping[str, Value | None]) -> dict[str, Any]:
+    return {name: value_to_wire(name, value) for name, value in values.items()}
 
 
 def value_to_wire(name: str, value: Any) -> Any:

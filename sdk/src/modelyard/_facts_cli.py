@@ -16,7 +16,8 @@ from modelyard._ref import parse_ref
 _KINDS = ("tag", "metadata", "parameter", "metric")
 
 
-def _values(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Value]:
+def values(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Value]:
+    """What was given as NAME=VALUE, by name."""
     return {name: read_value(text) for name, text in pairs(context, parameter, given).items()}
 
 
@@ -72,9 +73,9 @@ def show_facts(ref: str, as_json: bool) -> None:
 @facts.command("set")
 @click.argument("ref")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", callback=pairs)
-@click.option("--metadata", multiple=True, metavar="NAME=VALUE", callback=_values)
-@click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", callback=_values)
-@click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER", callback=_values)
+@click.option("--metadata", multiple=True, metavar="NAME=VALUE", callback=values)
+@click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", callback=values)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER", callback=values)
 @click.option("--dataset", default="", help="The dataset that the metrics were measured on.")
 @click.option("--slice", "slice_", default="", metavar="NAME", help="The slice of the dataset.")
 @click.option("--remove", multiple=True, metavar="KIND:NAME", callback=_removed, help="As in metadata:owner.")
@@ -210,7 +211,7 @@ def _print_facts(found: Facts) -> None:
     from modelyard._tables import print_table
 
     named = (("tag", found.tags), ("metadata", found.metadata), ("parameter", found.parameters))
-    rows = [[kind, name, _shown(value), ""] for kind, values in named for name, value in values.items()]
+    rows = [[kind, name, _shown(value), ""] for kind, said in named for name, value in said.items()]
     rows += [
         ["metric", each.name, _shown(each.value), _part(each.dataset, each.slice)] for each in found.metrics
     ]

@@ -30,7 +30,8 @@ from modelyard._access_cli import grant, group, principal
 from modelyard._answer import Command, answer, json_option
 from modelyard._cache_cli import cache
 from modelyard._client import Client
-from modelyard._facts_cli import compare, facts, tag, where
+from modelyard._facts import Value
+from modelyard._facts_cli import compare, facts, tag, values, where
 from modelyard._login_cli import login, password
 from modelyard._pairs import pairs
 from modelyard._portable_cli import cp, export, import_
@@ -84,6 +85,8 @@ def app() -> None:
 @click.option("--format", "chosen_format", help="sklearn-skops, onnx, mlflow or files; guessed if not given.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER", callback=_numbers)
 @click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", callback=pairs)
+@click.option("--metadata", multiple=True, metavar="NAME=VALUE", callback=values)
+@click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE", callback=values)
 @click.option("--description", default="")
 @click.option(
     "--promote",
@@ -100,6 +103,8 @@ def push(
     chosen_format: str | None,
     metrics: dict[str, float],
     tags: dict[str, str],
+    metadata: dict[str, Value],
+    parameters: dict[str, Value],
     description: str,
     pointer: str | None,
     as_json: bool,
@@ -116,6 +121,8 @@ def push(
                 metrics=metrics,
                 description=description,
                 tags=tags,
+                metadata=metadata,
+                parameters=parameters,
                 progress=progress,
             )
         promotion = client.promote(name, version.number, pointer) if pointer else None
