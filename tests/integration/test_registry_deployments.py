@@ -73,6 +73,7 @@ def test_the_newest_report_is_who_deploys_what(api: TestClient, database: Databa
 def test_pages_of_deployments_neither_repeat_nor_skip(api: TestClient) -> None:
     version = publish(api, "fraud")
     for adapter in ("a", "b"):
+        report(api, adapter, run(version, name="z"))  # the order of rows is not that of names
         report(api, adapter, *(run(version, name=name) for name in ("y", "x", "z")))
     seen: list[tuple[str, str]] = []
     after = ""

@@ -214,6 +214,30 @@ def test_what_the_old_schema_cannot_hold_stops_the_way_back(filled: Database) ->
     migrate.check(filled)
 
 
+OF_FRAUD = "INSERT INTO {} (model_id, number, {}) VALUES (1, 2, {})"
+NEWER = [
+    fact(),
+    fact(kind="'metric'", dataset="'test'", type="'number'", text="NULL", head="NULL", value="1"),
+    OF_FRAUD.format("cards", "text", "'# Purpose'"),
+    OF_FRAUD.format("lineages", "run, repository, code_commit, image", "'42', '', '', ''"),
+    OF_FRAUD.format("datasets", "name, digest", "'train', 'md5:00000000'"),
+    OF_FRAUD.format("parents", "parent_model_id, parent_number", "1, 1"),
+]
+
+
+def test_facts_that_the_old_schema_cannot_hold_stop_the_way_back(filled: Database) -> None:
+    tables = ("facts", "facts", "cards", "lineages", "datasets", "parents")
+    for table, statement in zip(tables, NEWER, strict=True):
+        with filled.engine.begin() as connection:
+            connection.execute(sa.text(statement))
+        with pytest.raises(RuntimeError, match="1 facts are of kinds"):
+            migrate.downgrade(filled, "0007")
+        with filled.engine.begin() as connection:
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+    migrate.check(filled)
+    migrate.downgrade(filled, "0007")
+
+
 def test_tables_and_migrations_agree(database: Database) -> None:
     migrate.check(database)
 
