@@ -1,6 +1,7 @@
 """Who may do what: every route, method and identity; what one may not read; tokens, grants, groups, workspaces, limits."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from registry import identify, tokens
-from registry.access import Permission
+from registry.access import Permission, matches, name_matches
 from registry.database import Database
 from registry.http import models
 from registry.http.strict import guard_of
@@ -21,6 +22,7 @@ from registry.settings import Settings
 from tests.servers.app import ADMIN, assert_problem, begin, create, digest_of, promote, publish, send
 
 OPEN_TO_ALL = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+BEYOND_READING = {Permission.PUBLISH, Permission.PROMOTE, Permission.OWN}
 V = "/api/v1/models/{model}/versions/{number}"
 W = "/api/v1/webhooks/{webhook}"
 NEEDED = {
@@ -216,6 +218,44 @@ def test_every_route_for_every_identity(
         else:
             assert_problem(answer, 403, "forbidden")
     assert asked == len(identities) * sum(map(len, NEEDED.values()))
+
+
+def test_a_right_for_some_models_is_none_for_others(app: FastAPI, api: TestClient, people: People) -> None:
+    publish(api, "other")
+    mine = _As(api, people.robot("robot", "owner", "mine-*"))
+    people.grant("reader", principal="robot")
+    asked = [name.split(" ") for name, route in routes(app) if guard_of(route).permission in BEYOND_READING]
+    for method, path in asked:
+        if "{model}" in path:
+            url = re.sub(r"{\w+}", "1", path.replace("{model}", "other"))
+            assert_problem(mine.request(method, url), 403, "forbidden")
+    assert len(asked) > 10
+    publish(mine, "mine-1")
+    assert promote(mine, "mine-1", 1).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", {"fraud", "Fraud", "a_b", "axb", "a-b.c"}),
+        ("fraud", {"fraud"}),
+        ("fraud*", {"fraud"}),
+        ("a*b", {"a_b", "axb"}),
+        ("a_b", {"a_b"}),
+        ("*.c", {"a-b.c"}),
+        ("*b*", {"a_b", "axb", "a-b.c"}),
+        ("F*", {"Fraud"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_pattern_means_the_same_in_memory_and_in_the_database(
+    database: Database, pattern: str, names: set[str]
+) -> None:
+    all_names = ("fraud", "Fraud", "a_b", "axb", "a-b.c")
+    assert {name for name in all_names if matches(name, pattern)} == names
+    with database.read() as session:
+        found = {name for name in all_names if session.scalar(sa.select(name_matches(name, pattern)))}
+    assert found == names
 
 
 def _nobodies(people: People, database: Database) -> dict[str, dict[str, str]]:
