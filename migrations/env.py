@@ -9,6 +9,7 @@ from registry import (
     facts_tables,  # noqa: F401 - as above
     login_tables,  # noqa: F401 - as above
     migrate,
+    policy_tables,  # noqa: F401 - as above
     webhook_tables,  # noqa: F401 - as above
 )
 from registry.database import Database

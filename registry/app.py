@@ -26,11 +26,14 @@ from registry.http import (
     errors,
     events,
     facts,
+    freezes,
     health,
     models,
     pointers,
+    policies,
     principals,
     publishers,
+    requests,
     schemas,
     tokens,
     uploads,
@@ -41,6 +44,7 @@ from registry.http import (
 from registry.http.strict import Gate
 from registry.identify import Identities
 from registry.oidc import Providers
+from registry.schedule import carry_out_due
 from registry.settings import Settings, is_loopback
 from registry.sweep import Rules, sweep_in_background
 from registry.trim import trim
@@ -88,6 +92,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     tidier = Background("tidier", tidy, interval_s=TIDY_S)
 
+    scheduler = Background(
+        "scheduler",
+        lambda stop: carry_out_due(database, stopping=stop),
+        interval_s=settings.schedule_poll_s,
+    )
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         key = bootstrap.secret_key(settings, make=True)
@@ -107,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         checkpointer.start()
         deliveries.start(Vault(key, WEBHOOKS))
         tidier.start()
+        scheduler.start()
         try:
             yield
         finally:
@@ -116,6 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
             await to_thread.run_sync(sweeper.stop)
             await to_thread.run_sync(checkpointer.stop)
             await to_thread.run_sync(tidier.stop)
+            await to_thread.run_sync(scheduler.stop)
             store.close()
             database.close()
 
@@ -147,6 +159,9 @@ def create_app(settings: Settings) -> FastAPI:
         comparisons,
         deployments,
         pointers,
+        policies,
+        requests,
+        freezes,
         events,
         tokens,
         principals,

@@ -53,6 +53,7 @@ class Model:
     created_at: datetime
     latest: int | None
     pointers: Sequence[Pointer]
+    frozen: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +164,17 @@ def versions(
     return Page(_versions(session, owner, rows), following)
 
 
-def pointer(session: Session, caller: Caller, name: str, pointer_name: str) -> Pointer:
-    """One pointer. Raises ModelNotFound, InvalidName or PointerNotFound."""
+def pointer(
+    session: Session, caller: Caller, name: str, pointer_name: str, *, at: datetime | None = None
+) -> Pointer:
+    """One pointer, as it is or as it was `at` that time. Raises ModelNotFound, InvalidName or PointerNotFound."""
     owner = model_row(session, caller, name)
-    check_pointer_name(pointer_name)
+    kind = check_pointer_name(pointer_name)
+    if at is not None:
+        moves = _moves_at(owner, at).where(MoveRow.pointer == pointer_name)
+        if (move := session.scalar(moves)) is None:
+            raise PointerNotFound(name, pointer_name)
+        return Pointer(name, pointer_name, kind, move.to_number, move.generation, move.at, move.actor)
     row = session.get(PointerRow, (owner.id, pointer_name))
     if row is None:
         raise PointerNotFound(name, pointer_name)
@@ -184,19 +192,23 @@ def history(
     name: str,
     *,
     pointer_name: str | None = None,
+    at: datetime | None = None,
     limit: int,
     after: str | None = None,
 ) -> Page[Move]:
-    """Moves of one pointer or of all, newest first. Raises ModelNotFound."""
+    """Moves of one pointer or of all, newest first; or, of each, the one that counted `at` that time. Raises ModelNotFound."""
     owner = model_row(session, caller, name)
     newest_first = (MoveRow.at.desc(), MoveRow.pointer.desc(), MoveRow.generation.desc())
-    query = sa.select(MoveRow).where(MoveRow.model_id == owner.id).order_by(*newest_first)
+    query = sa.select(MoveRow).where(MoveRow.model_id == owner.id) if at is None else _moves_at(owner, at)
+    query = query.order_by(*newest_first)
     if pointer_name is not None:
         query = query.where(MoveRow.pointer == pointer_name)
     if after is not None:
-        at, last_pointer, generation = read_cursor(after, str, str, int)
+        moved_at, last_pointer, generation = read_cursor(after, str, str, int)
         seen = sa.tuple_(MoveRow.at, MoveRow.pointer, MoveRow.generation)
-        query = query.where(seen < sa.tuple_(read_time(at), last_pointer, generation, types=_MOVE_KEY_TYPES))
+        query = query.where(
+            seen < sa.tuple_(read_time(moved_at), last_pointer, generation, types=_MOVE_KEY_TYPES)
+        )
     rows, following = cut(
         session.scalars(query.limit(limit + 1)).all(),
         limit,
@@ -264,6 +276,18 @@ def version_row(session: Session, owner: ModelRow, number: int) -> VersionRow:
     return row
 
 
+def _moves_at(owner: ModelRow, at: datetime) -> sa.Select[MoveRow]:
+    """Of each pointer the last move until then: it says what held it."""
+    later = sa.orm.aliased(MoveRow)
+    outdone = sa.exists().where(
+        later.model_id == MoveRow.model_id,
+        later.pointer == MoveRow.pointer,
+        later.generation > MoveRow.generation,
+        later.at <= at,
+    )
+    return sa.select(MoveRow).where(MoveRow.model_id == owner.id, MoveRow.at <= at, ~outdone)
+
+
 def pointer_of(name: str, row: PointerRow) -> Pointer:
     kind: PointerKind = "stage" if row.kind == "stage" else "alias"
     return Pointer(name, row.name, kind, row.number, row.generation, row.moved_at, row.moved_by)
@@ -286,6 +310,7 @@ def _models(session: Session, rows: Sequence[ModelRow]) -> list[Model]:
             created_at=row.created_at,
             latest=latest.get(row.id),
             pointers=[pointer_of(row.name, pointer) for pointer in held[row.id]],
+            frozen=row.frozen,
         )
         for row in rows
     ]

@@ -104,7 +104,9 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """The outcome of a promotion. `moved` is False when everything already was as asked."""
+    """The outcome of a promotion. `moved` is False when everything already was as asked, or others have to approve: then
+    `request` is the number of the promotion request.
+    """
 
     model: str
     number: int | None
@@ -112,6 +114,7 @@ class Promotion:
     pointer: Pointer | None
     moved: bool
     revision: int | None
+    request: int | None = None
 
 
 def check_model_name(name: str) -> str:

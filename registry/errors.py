@@ -13,6 +13,8 @@ RegistryError
 │   ├── SizeMismatch        received bytes do not have the size that was announced
 │   ├── InvalidPassword     a new password that breaks the rules
 │   ├── InvalidPublisher    a trusted publisher that would trust too many
+│   ├── InvalidPolicy       a policy that names what cannot be
+│   ├── InvalidExpression   a comparison of metrics that makes no sense, and where it stops to
 │   └── LoginExpired        a browser login that is over, was never begun here, or began in another browser
 ├── Unauthorized            no token, or not a valid one
 │   ├── WrongCredentials    no such name with this password
@@ -21,11 +23,13 @@ RegistryError
 │   ├── NoTrustedPublisher  it proves something, but nobody trusts that
 │   └── UnknownIdentity     the identity provider knows them, this registry does not
 ├── Forbidden               may be seen, but not done, by this caller
+│   ├── NotByPolicy         policy names others who may do it
+│   └── FourEyes            nobody approves what they have asked for themselves
 ├── NotFound                absent, or not for this caller
 │   ├── ModelNotFound  VersionNotFound  FileNotFound  PointerNotFound  UploadNotFound
 │   ├── WorkspaceNotFound  PrincipalNotFound  GroupNotFound  GrantNotFound  TokenNotFound
 │   ├── WebhookNotFound  DeliveryNotFound
-│   ├── IssuerNotFound  PublisherNotFound
+│   ├── IssuerNotFound  PublisherNotFound  PolicyNotFound  RequestNotFound
 ├── Conflict                right in itself, but not now
 │   ├── ModelExists  NameTaken
 │   ├── AmbiguousPublisher  a token fits several trusted publishers, of different principals
@@ -42,6 +46,12 @@ RegistryError
 │   ├── VersionPurged       deleted for good: the restore window is over
 │   ├── TooManyWebhooks     the workspace has as many as it may have
 │   ├── WebhookInactive     nothing is sent to it; activate it first
+│   ├── ModelFrozen         no pointer of the model moves until it is thawed
+│   ├── NoSuchEdge          policy knows no such move
+│   ├── ChecksFailed        the version is not as policy demands
+│   ├── RequestClosed       it was done, rejected, withdrawn, or is too old
+│   ├── VersionChanged      facts about the version are not those that an approver has seen
+│   ├── PolicyChanged       somebody else has set the policy since the caller looked
 │   └── QuotaExceeded       the workspace has as many versions or bytes as it may have
 ├── IdempotencyMismatch     the same idempotency key with another request
 ├── Gone
@@ -123,6 +133,17 @@ class InvalidPublisher(InvalidInput):
     code = "invalid_publisher"
 
 
+class InvalidPolicy(InvalidInput):
+    code = "invalid_policy"
+
+
+class InvalidExpression(InvalidInput):
+    code = "invalid_expression"
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message, position=position)
+
+
 class LoginExpired(InvalidInput):
     code = "login_expired"
 
@@ -182,6 +203,22 @@ class Forbidden(RegistryError):
     denied = True
 
 
+class NotByPolicy(Forbidden):
+    code = "not_by_policy"
+    denied = True
+
+    def __init__(self, what: str, who: Sequence[str]) -> None:
+        super().__init__(f"By policy {what} is for {', '.join(who)} only.", who=list(who))
+
+
+class FourEyes(Forbidden):
+    code = "four_eyes"
+    denied = True
+
+    def __init__(self) -> None:
+        super().__init__("Somebody else has to approve: you have asked for it yourself.")
+
+
 class NotFound(RegistryError):
     code = "not_found"
 
@@ -232,6 +269,20 @@ class PublisherNotFound(NotFound):
 
     def __init__(self, publisher: int) -> None:
         super().__init__(f"There is no trusted publisher {publisher} in this workspace.")
+
+
+class PolicyNotFound(NotFound):
+    code = "policy_not_found"
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__(f"There is no policy for {pattern!r} in this workspace.")
+
+
+class RequestNotFound(NotFound):
+    code = "request_not_found"
+
+    def __init__(self, model: str, request: int) -> None:
+        super().__init__(f"Model {model!r} has no promotion request {request}.")
 
 
 class ModelNotFound(NotFound):
@@ -308,6 +359,55 @@ class GenerationConflict(Conflict):
             generation=generation,
             number=number,
         )
+
+
+class ModelFrozen(Conflict):
+    code = "model_frozen"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"Model {model!r} is frozen: no pointer moves until it is thawed.", reason=reason)
+
+
+class NoSuchEdge(Conflict):
+    code = "no_such_edge"
+
+    def __init__(self, source: str, to: str, pattern: str) -> None:
+        super().__init__(
+            f"The policy for {pattern!r} knows no move from {source!r} to {to!r}.",
+            policy=pattern,
+            **{"from": source},
+        )
+
+
+class ChecksFailed(Conflict):
+    code = "checks_failed"
+
+    def __init__(self, findings: Sequence[object]) -> None:
+        super().__init__("The version is not as policy demands: see `findings`.", findings=list(findings))
+
+
+class RequestClosed(Conflict):
+    code = "request_closed"
+
+    def __init__(self, request: int, state: str) -> None:
+        super().__init__(f"Promotion request {request} is {state}. Ask for the promotion again.", state=state)
+
+
+class VersionChanged(Conflict):
+    code = "version_changed"
+
+    def __init__(self, fact_revision: int) -> None:
+        super().__init__(
+            "What is said about the version has changed since you looked. Look again, then decide.",
+            fact_revision=fact_revision,
+        )
+
+
+class PolicyChanged(Conflict):
+    code = "policy_changed"
+
+    def __init__(self, revision: int) -> None:
+        super().__init__("The policy was set by somebody else since you looked.", revision=revision)
 
 
 class NothingToRollBack(Conflict):

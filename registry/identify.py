@@ -19,9 +19,11 @@ import sqlalchemy as sa
 from registry import tokens
 from registry.access import Caller, Right
 from registry.access_tables import GrantRow, MembershipRow, PrincipalRow, TokenRow
-from registry.database import Database, ReadSession, utc_now
+from registry.database import Database, ReadSession, WriteSession, utc_now
 from registry.errors import TooManyRequests, Unauthorized, WorkspaceNotFound
 from registry.tables import WorkspaceRow
+
+Session = ReadSession | WriteSession
 
 REMEMBERED_S = 2.0
 DEFAULT = "default"
@@ -169,7 +171,18 @@ class Identities:
             )
 
 
-def _rights(session: ReadSession, principal_id: int, workspace_id: int) -> tuple[Right, ...]:
+def person(session: Session, name: str, workspace: str, workspace_id: int) -> Caller | None:
+    """Somebody by name, with all the rights that they have by now; None: they are not let in any more."""
+    if name == ADMIN:
+        return Caller(ADMIN, workspace, workspace_id, administrator=True)
+    row = session.scalar(sa.select(PrincipalRow).where(PrincipalRow.name == name))
+    if row is None or row.disabled_at is not None:
+        return None
+    rights = _rights(session, row.id, workspace_id)
+    return Caller(name, workspace, workspace_id, rights, administrator=row.administrator)
+
+
+def _rights(session: Session, principal_id: int, workspace_id: int) -> tuple[Right, ...]:
     groups = sa.select(MembershipRow.group_id).where(MembershipRow.principal_id == principal_id)
     query = sa.select(GrantRow.role, GrantRow.pattern).where(
         GrantRow.workspace_id == workspace_id,

@@ -9,15 +9,20 @@
 
 Every move grows the pointer's generation by one and writes one row of history. A caller who names the generation that
 it saw is refused if anybody was faster. All moves of one model queue at the model's row.
+
+Policy (decide.py) is asked before anything moves. It may refuse, or make a request of a promotion that others approve.
 """
+
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
-from registry import audit, events
+from registry import audit, decide, events
 from registry.access import Caller
 from registry.browse import model_row, pointer_of, version_row
 from registry.database import WriteSession, utc_now
+from registry.decide import Proposal
 from registry.domain import (
     POINTER_STAGES,
     MoveKind,
@@ -34,6 +39,7 @@ from registry.errors import (
     VersionDamaged,
     VersionUnverified,
 )
+from registry.policy_tables import RequestRow
 from registry.tables import ContentRow, FileRow, MoveRow, PointerRow, VersionRow
 
 NO_MOVE_BEFORE = "sha256:" + "0" * 64
@@ -49,22 +55,27 @@ def promote(
     *,
     expected_generation: int | None = None,
     reason: str = "",
+    at: datetime | None = None,
+    request: RequestRow | None = None,
 ) -> Promotion:
-    """Give version `number` the stage or alias `to`.
+    """Give version `number` the stage or alias `to`: now, or when it is approved and not before `at`.
 
-    Raises ModelNotFound, VersionNotFound, VersionDeleted, VersionUnverified, VersionDamaged, InvalidName, or
-    GenerationConflict when the pointer is not at `expected_generation` (0: it was never used).
+    `request` is the one that this carries out. Raises ModelNotFound, VersionNotFound, VersionDeleted, VersionUnverified,
+    VersionDamaged, InvalidName, ModelFrozen, what policy raises (see decide.consult), or GenerationConflict when the pointer
+    is not at `expected_generation` (0: it was never used).
     """
-    moves = _Moves(session, caller, model, "version.promoted", reason)
+    moves = _Moves(session, caller, model, "version.promoted", reason, request)
     version = moves.version(number)
-    if to in ("none", "archived"):
-        return _leave_stage(moves, version, to, expected_generation)
-    kind = check_pointer_name(to)
-    pointer = moves.pointer(to)
-    _expect(to, pointer, expected_generation)
-    if pointer is not None and pointer.number == number:
+    proposal = decide.propose(session, version, to, reason=reason, at=at, request=request)
+    pointer = moves.pointer(proposal.pointer) if proposal.pointer is not None else None
+    _expect(proposal.pointer or "stage", pointer, expected_generation)
+    if moves.is_there(version, to, pointer):
         return moves.outcome(number, pointer)
-    if kind == "stage":
+    if (asked := moves.ask(proposal)) is not None:
+        return moves.outcome(number, pointer, asked)
+    if to in ("none", "archived"):
+        return _leave_stage(moves, version, to, pointer)
+    if to in POINTER_STAGES:
         for other in moves.stages_of(number):
             moves.move(other.name, other, None, "vacate")
     return _take(moves, version, to, pointer, "promote")
@@ -90,6 +101,7 @@ def roll_back(
     if pointer is None:
         raise PointerNotFound(model, pointer_name)
     _expect(pointer_name, pointer, expected_generation)
+    moves.ask_to_roll_back(pointer)
     target = moves.holder_before(pointer)
     if target is None:
         raise NothingToRollBack(f"{pointer_name!r} of {model!r} has held no other version before.")
@@ -117,6 +129,7 @@ def remove(
     _expect(pointer_name, pointer, expected_generation)
     if pointer.number is None:
         return moves.outcome(None, pointer)
+    moves.ask_to_remove(pointer)
     return moves.outcome(pointer.number, moves.move(pointer_name, pointer, None, "vacate"))
 
 
@@ -133,18 +146,11 @@ def _take(
     return moves.outcome(version.number, moved)
 
 
-def _leave_stage(moves: "_Moves", version: VersionRow, to: str, expected_generation: int | None) -> Promotion:
-    held = moves.stages_of(version.number)
-    pointer = held[0] if held else None
-    if expected_generation is not None:
-        _expect(pointer.name if pointer else "stage", pointer, expected_generation)
-    archived = to == "archived"
+def _leave_stage(moves: "_Moves", version: VersionRow, to: str, pointer: PointerRow | None) -> Promotion:
+    version.archived = to == "archived"
     if pointer is not None:
-        version.archived = archived
         return moves.outcome(version.number, moves.move(pointer.name, pointer, None, "vacate"))
-    if version.archived != archived:
-        version.archived = archived
-        moves.announce("version.staged", {"number": version.number, "stage": to})
+    moves.announce("version.staged", {"number": version.number, "stage": to})
     return moves.outcome(version.number, None)
 
 
@@ -157,13 +163,41 @@ def _expect(name: str, pointer: PointerRow | None, expected: int | None) -> None
 class _Moves:
     """The pointers of one model, locked for the rest of the transaction, and the writing of their history."""
 
-    def __init__(self, session: WriteSession, caller: Caller, model: str, action: str, reason: str) -> None:
+    def __init__(
+        self,
+        session: WriteSession,
+        caller: Caller,
+        model: str,
+        action: str,
+        reason: str,
+        request: RequestRow | None = None,
+    ) -> None:
         self._session = session
         self._caller = caller
         self._action = action
         self._reason = reason
+        self._request = request
         self._revision: int | None = None
         self._model = model_row(session, caller, model, lock=True)
+        decide.require_thawed(self._model)
+
+    def ask(self, proposal: Proposal) -> int | None:
+        """None, or the number of the request that policy makes of it."""
+        return decide.consult(self._session, self._caller, self._model, proposal)
+
+    def ask_to_roll_back(self, pointer: PointerRow) -> None:
+        decide.allow_rollback(self._session, self._caller, self._model, pointer.name)
+
+    def ask_to_remove(self, pointer: PointerRow) -> None:
+        held = self.version(pointer.number) if pointer.number is not None else None
+        source = decide.propose(self._session, held, pointer.name).source if held is not None else "none"
+        decide.allow_removal(self._session, self._caller, self._model, pointer.name, source)
+
+    def is_there(self, version: VersionRow, to: str, pointer: PointerRow | None) -> bool:
+        """Whether everything is as it shall be."""
+        if to in ("none", "archived"):
+            return pointer is None and version.archived == (to == "archived")
+        return pointer is not None and pointer.number == version.number
 
     def version(self, number: int) -> VersionRow:
         return version_row(self._session, self._model, number)
@@ -221,7 +255,7 @@ class _Moves:
             kind=kind,
             actor=self._caller.name,
             reason=self._reason,
-            at=self._session.scalars(sa.select(utc_now())).one(),
+            at=self._now(before),
             previous_digest=before.digest if before is not None else NO_MOVE_BEFORE,
         )
         move.digest = move_digest(self._model.name, move)
@@ -234,10 +268,15 @@ class _Moves:
         self.announce("pointer.moved", _moved(move))
         return pointer
 
+    def _now(self, before: MoveRow | None) -> datetime:
+        """Clocks may go back, history does not: who held a pointer at some time has one answer."""
+        now = self._session.scalars(sa.select(utc_now())).one()
+        return now if before is None else max(now, before.at)
+
     def announce(self, kind: str, data: dict[str, object]) -> None:
         self._revision = events.record(self._session, self._model, kind, data)
 
-    def outcome(self, number: int | None, pointer: PointerRow | None) -> Promotion:
+    def outcome(self, number: int | None, pointer: PointerRow | None, asked: int | None = None) -> Promotion:
         """What to tell the caller, and, if anything was moved, the audit trail: one entry, however many pointers moved."""
         if self._revision is not None:
             said = {
@@ -246,6 +285,8 @@ class _Moves:
                 "generation": pointer.generation if pointer is not None else None,
                 "reason": self._reason,
             }
+            if self._request is not None:
+                said["request"] = self._request.id
             audit.record(self._session, self._caller, self._action, f"models/{self._model.name}", said)
         stage = None
         if number is not None:
@@ -258,6 +299,7 @@ class _Moves:
             pointer=pointer_of(self._model.name, pointer) if pointer is not None else None,
             moved=self._revision is not None,
             revision=self._revision,
+            request=asked,
         )
 
 

@@ -163,6 +163,9 @@ class Settings(BaseSettings):
     max_watch_s: float = Field(60.0, ge=0, description="longest wait of one long poll")
     max_stream_s: float = Field(3600.0, ge=0, description="longest life of one stream of events")
     max_watchers: int = Field(10_000, ge=1, description="how many may wait for events in one process")
+    schedule_poll_s: float = Field(
+        5.0, ge=0, description="how often to look for promotions whose time has come; 0: never"
+    )
     drain_s: float = Field(10.0, ge=0, description="how long a stop waits for requests in flight")
 
     @field_validator("webhook_allow")

@@ -11,6 +11,7 @@
     access_tables.py                                           who may do what: principals, groups, grants, tokens
     facts_tables.py                                            what is said of a version: tags, metrics, its card …
     deployment_tables.py                                       what serving adapters say that they run
+    policy_tables.py                                           what promotions need: policies, requests, what checks found
     webhook_tables.py                                          who is told of events: webhooks, deliveries, attempts
     audit, audit_head                                          who did or tried what; each row hashed with the one before
 
@@ -94,6 +95,8 @@ class ModelRow(Base):
     description: Mapped[str] = mapped_column(sa.Text, default="")
     next_number: Mapped[int] = mapped_column(default=1, server_default="1")
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    # Why no pointer of it moves at present; None: they do.
+    frozen: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class VersionRow(Base):

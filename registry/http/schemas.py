@@ -1,10 +1,11 @@
 """The shapes of requests and answers. Requests refuse unknown fields; answers are read off the domain's values."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,6 +32,9 @@ Time = Annotated[
     datetime,
     PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), return_type=str, when_used="json"),
 ]
+# Within what both databases, and all time zones, can take.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+Moment = Annotated[AwareDatetime, Field(ge=_FIRST, le=_LAST)]
 Datatype = Literal[
     "BOOL",
     "UINT8",
@@ -159,6 +163,9 @@ class PromotionCreate(Request):
         Field(description="refuse (409) unless the pointer is at this generation; 0: it was never used"),
     ] = None
     reason: Text = ""
+    at: Annotated[
+        Moment | None, Field(description="not before then: until then it is a promotion request")
+    ] = None
 
 
 class RollbackCreate(Request):
@@ -222,6 +229,7 @@ class Model(Answer):
     created_at: Time
     latest: int | None
     pointers: Sequence[Pointer]
+    frozen: Annotated[str | None, Field(description="why no pointer of it moves; null: they do")]
 
 
 class Version(Answer):
@@ -328,7 +336,10 @@ class Downloads(Answer):
 
 
 class Promotion(Answer):
-    """What was done. `moved` is false when everything already was as asked; then there is no `revision`."""
+    """What was done. `moved` is false when everything already was as asked; then there is no `revision`.
+
+    `request`: it was not done, but asked for: the number of the promotion request.
+    """
 
     model: str
     number: int | None
@@ -336,6 +347,7 @@ class Promotion(Answer):
     pointer: Pointer | None
     moved: bool
     revision: int | None
+    request: int | None
 
 
 class Move(Answer):

@@ -25,6 +25,7 @@ OPEN_TO_ALL = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-re
 BEYOND_READING = {Permission.PUBLISH, Permission.PROMOTE, Permission.OWN}
 V = "/api/v1/models/{model}/versions/{number}"
 W = "/api/v1/webhooks/{webhook}"
+R = "/api/v1/models/{model}/requests"
 NEEDED = {
     "none": {
         "GET /api/v1/auth/methods",
@@ -48,15 +49,21 @@ NEEDED = {
     | {f"GET {V}/files/{{path:path}}", "GET /api/v1/models/{model}/pointers"}
     | {"GET /api/v1/models/{model}/pointers/{pointer}", "GET /api/v1/models/{model}/history"}
     | {f"GET {V}/facts", f"GET {V}/card", f"GET {V}/lineage", "GET /api/v1/compare"}
-    | {"GET /api/v1/models/{model}/deployments"},
+    | {"GET /api/v1/models/{model}/deployments"}
+    | {"GET /api/v1/policies", "GET /api/v1/policies/{pattern}", "GET /api/v1/models/{model}/policies"}
+    | {"GET /api/v1/models/{model}/promotions", "GET /api/v1/models/{model}/decisions", f"GET {R}"}
+    | {f"GET {R}/{{request}}"},
     "report": {"PUT /api/v1/adapters/{adapter}/deployments"},
     "publish": {"POST /api/v1/models", "POST /api/v1/models/{model}/uploads"}
     | {"POST /api/v1/models/{model}/versions", "POST /api/v1/uploads/{upload}/files"}
     | {f"PATCH {V}/facts", f"PUT {V}/card", f"PUT {V}/lineage"}
     | {"POST /api/v1/uploads/{upload}/blobs", "PUT /api/v1/uploads/{upload}/blobs/{digest}"},
     "promote": {"POST /api/v1/models/{model}/promotions", "POST /api/v1/models/{model}/rollbacks"}
-    | {"DELETE /api/v1/models/{model}/pointers/{pointer}"},
-    "own": {f"DELETE {V}", f"POST {V}/restore", f"PUT {V}/hold", f"DELETE {V}/hold"},
+    | {"DELETE /api/v1/models/{model}/pointers/{pointer}"}
+    | {f"POST {R}/{{request}}/{verb}" for verb in ("comments", "approve", "reject", "withdraw")},
+    "own": {f"DELETE {V}", f"POST {V}/restore", f"PUT {V}/hold", f"DELETE {V}/hold"}
+    | {"PUT /api/v1/policies/{pattern}", "DELETE /api/v1/policies/{pattern}"}
+    | {"PUT /api/v1/models/{model}/freeze", "DELETE /api/v1/models/{model}/freeze"},
     "admin": {
         f"{method} /api/v1/{noun}"
         for method in ("GET", "POST")
@@ -189,6 +196,8 @@ def test_every_route_for_every_identity(
         "webhook": "none",
         "delivery": "none",
         "adapter": "none",
+        "request": 999,
+        "pattern": "none",
     }
     asked = 0
     for (name, route), (who, headers) in itertools.product(routes(app), identities.items()):

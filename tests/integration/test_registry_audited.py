@@ -57,6 +57,7 @@ def test_every_change_leaves_one_entry(
     steps = _Steps(api, people, trail)
     steps.model_and_versions()
     steps.access()
+    steps.governance()
     assert steps.walked == UNSAFE
     with database.read() as session:
         report = verify(session, [], [])
@@ -128,6 +129,43 @@ class _Steps:
             leaves(f"DELETE {path}", action, lambda: call("DELETE", one))
         for action in ("version.restored", None):
             leaves(f"POST {path}/restore", action, lambda: call("POST", f"{one}/restore"))
+
+    def governance(self) -> None:
+        api, call, leaves = self._api, self._people.call, self._leaves
+        robot = _As(api, self._people.robot("asker", "promoter"))
+        rules = {"edges": [{"from": "*", "to": "*", "approvals": 1}]}
+        self._trail.news()
+        route, fraud = "/api/v1/policies/{pattern}", "/models/fraud"
+        for action in ("policy.set", None):
+            leaves(f"PUT {route}", action, lambda: call("PUT", "/policies/fraud*", json=rules))
+        requests = "/api/v1/models/{model}/requests/{request}"
+        steps = (
+            ("comments", "request.commented"),
+            ("approve", "version.promoted"),
+            ("reject", "request.rejected"),
+        )
+        for at, (verb, action) in enumerate(steps):
+            asked = promote(robot, "fraud", 1 + at // 2, "champion").json()["request"]
+            opened = [(entry.actor, entry.action) for entry in self._trail.news()]
+            # The first one is still open: asking again is not asking anew.
+            assert opened == ([] if verb == "approve" else [("asker", "request.opened")])
+            path, body = f"{fraud}/requests/{asked}/{verb}", {"text": "why"}
+            leaves(f"POST {requests}/{verb}", action, lambda p=path, b=body: call("POST", p, json=b))
+        mine = promote(api, "fraud", 1, "staging").json()["request"]
+        self._trail.news()
+        path = f"{fraud}/requests/{mine}/withdraw"
+        leaves(f"POST {requests}/withdraw", "request.withdrawn", lambda: call("POST", path, json={}))
+        leaves(f"DELETE {route}", "policy.lifted", lambda: call("DELETE", "/policies/fraud*"))
+        for action in ("model.frozen", None):
+            why = {"reason": "audit"}
+            leaves(
+                "PUT /api/v1/models/{model}/freeze",
+                action,
+                lambda: call("PUT", f"{fraud}/freeze", json=why),
+                "models/fraud",
+            )
+        for action in ("model.thawed", None):
+            leaves("DELETE /api/v1/models/{model}/freeze", action, lambda: call("DELETE", f"{fraud}/freeze"))
 
     def access(self) -> None:
         call, leaves, base = self._people.call, self._leaves, "/api/v1"
