@@ -156,8 +156,8 @@ class _Steps:
         path = f"{fraud}/requests/{mine}/withdraw"
         leaves(f"POST {requests}/withdraw", "request.withdrawn", lambda: call("POST", path, json={}))
         leaves(f"DELETE {route}", "policy.lifted", lambda: call("DELETE", "/policies/fraud*"))
+        why = {"reason": "audit"}
         for action in ("model.frozen", None):
-            why = {"reason": "audit"}
             leaves(
                 "PUT /api/v1/models/{model}/freeze",
                 action,
