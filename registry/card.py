@@ -79,6 +79,19 @@ def sections_of(text: str) -> list[str]:
     ]
 
 
+def has_section(text: str, heading: str) -> bool:
+    """Whether a card says anything below a heading, whatever its level and case."""
+    wanted, level = heading.strip().casefold(), 0
+    tokens = _markdown().parse(text)
+    for before, token in itertools.pairwise([*tokens[:1], *tokens]):
+        if before.type == "heading_open":
+            depth = int(before.tag[1:])
+            level = depth if _plain(token).casefold() == wanted else 0 if depth <= level else level
+        elif level and token.type in ("inline", "fence", "code_block") and token.content.strip():
+            return True
+    return False
+
+
 def html_of(text: str) -> str:
     """A card as HTML that can be put into any page."""
     html: str = _markdown().render(text)

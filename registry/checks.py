@@ -13,7 +13,6 @@
 What cannot be told is not passed. Only where nothing holds the pointer there is nothing to compare with.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
 from registry import expressions, facts
+from registry.card import has_section
 from registry.database import ReadSession, WriteSession, utc_now
 from registry.domain import check_pointer_name
 from registry.errors import InvalidPolicy
@@ -31,9 +31,6 @@ from registry.expressions import Metric
 from registry.tables import ContentRow, FileRow, PointerRow, VersionRow
 
 CLEAN = "clean"
-
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*")
-_FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,22 +221,6 @@ def _card(subject: Subject, check: Mapping[str, Any]) -> Found:
     passed = has_section(facts.card_of(subject.session, subject.version), section)
     said = f"Its model card {'says' if passed else 'does not say'} something under {section!r}."
     return passed, said, {"fact revision": subject.version.fact_revision}
-
-
-def has_section(card: str, heading: str) -> bool:
-    """Whether a Markdown text says anything below a heading, whatever its level and case."""
-    level, fenced = 0, False
-    for line in card.splitlines():
-        fence = _FENCE.match(line)
-        found = None if fenced else _HEADING.fullmatch(line)
-        fenced = fenced != bool(fence)
-        if found is not None and found[2].casefold() == heading.strip().casefold():
-            level = len(found[1])
-        elif found is not None and len(found[1]) <= level:
-            level = 0
-        elif level and line.strip() and found is None:
-            return True
-    return False
 
 
 KINDS: Mapping[str, Callable[[Subject, Mapping[str, Any]], Found]] = {

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.checks import has_section, incompatibility
+from registry.card import has_section
+from registry.checks import incompatibility
 from registry.errors import InvalidExpression, InvalidInput
 from registry.expressions import MAX_DEPTH, MAX_LENGTH, parse
 from registry.rules import Edge, Rules, check_rules
