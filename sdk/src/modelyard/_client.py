@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -36,6 +37,7 @@ from modelyard._facts import (
     Value,
     values_to_wire,
 )
+from modelyard._governance import PromotionRequest, Verdict
 from modelyard._parallel import Progress
 from modelyard._ref import Ref, check_model, check_pointer, parse_ref
 from modelyard._types import (
@@ -221,6 +223,7 @@ class Client:
         *,
         expected_generation: int | None = None,
         reason: str = "",
+        at: datetime | None = None,
         wait_s: float = 600.0,
     ) -> Promotion:
         """Give version `number` the stage (production, staging, archived, none) or alias `to`.
@@ -230,8 +233,13 @@ class Client:
 
         With `expected_generation` it happens only if the pointer has not moved since (0: was never used), else Conflict
         with code generation_conflict, whose `data` tells generation and number.
+
+        Where policy demands that others approve, or with `at` (not before then), nothing moves yet: the answer's `request` is
+        the number of the promotion request. Conflict (checks_failed, no_such_edge, model_frozen) or Forbidden when policy
+        refuses; `preview` tells before.
         """
-        body = {"number": int(number), "to": to, "expected_generation": expected_generation, "reason": reason}
+        body: dict[str, Any] = {"number": int(number), "to": to, "reason": reason}
+        body |= {"expected_generation": expected_generation} | ({} if at is None else {"at": at.isoformat()})
         path = f"/api/v1/models/{check_model(name)}/promotions"
         until = time.monotonic() + wait_s
         while True:
@@ -277,10 +285,12 @@ class Client:
             raise api_error("pointer_vacant", 404, f"Nothing holds {str(ref)!r} at present.")
         return f"/api/v1/models/{check_model(ref.model)}/versions/{number}{noun}"
 
-    def pointer(self, name: str, pointer: str) -> Pointer:
-        """A stage or alias; NotFound if it was never used. Its `number` is None if nothing holds it now."""
+    def pointer(self, name: str, pointer: str, *, at: datetime | None = None) -> Pointer:
+        """A stage or alias, as it is or was `at` a time; NotFound if it was not used before. Its `number` is None if nothing
+        holds it.
+        """
         path = f"/api/v1/models/{check_model(name)}/pointers/{check_pointer(pointer)}"
-        return _understand(Pointer.from_wire, self._http.get(path))
+        return _understand(Pointer.from_wire, self._http.get(path, _at(at)))
 
     def model(self, name: str) -> Model:
         """A model with its pointers."""
@@ -294,10 +304,64 @@ class Client:
         """All versions of a model, newest first; pages are fetched while iterating."""
         return self._pages(f"/api/v1/models/{check_model(name)}/versions", Version.from_wire, {})
 
-    def history(self, name: str, pointer: str | None = None) -> Iterator[Move]:
-        """All moves of a model's pointers, or of one, newest first; pages are fetched while iterating."""
-        params = {"pointer": pointer} if pointer else {}
+    def history(self, name: str, pointer: str | None = None, *, at: datetime | None = None) -> Iterator[Move]:
+        """All moves of a model's pointers, or of one, newest first; with `at`: of each the one that counted at that time.
+
+        Pages are fetched while iterating.
+        """
+        params = ({"pointer": pointer} if pointer else {}) | _at(at)
         return self._pages(f"/api/v1/models/{check_model(name)}/history", Move.from_wire, params)
+
+    def preview(self, name: str, number: int, to: str = "production") -> Verdict:
+        """What would become of a promotion, by policy: nothing is changed by asking."""
+        path = f"/api/v1/models/{check_model(name)}/promotions"
+        return _understand(Verdict.from_wire, self._http.get(path, {"number": int(number), "to": to}))
+
+    def requests(self, name: str, *, still_open: bool = False) -> Iterator[PromotionRequest]:
+        """The promotion requests of a model, or only the open ones, newest first; pages are fetched while iterating."""
+        params = {"state": "open"} if still_open else {}
+        return self._pages(f"/api/v1/models/{check_model(name)}/requests", PromotionRequest.from_wire, params)
+
+    def request(self, name: str, request: int) -> PromotionRequest:
+        """One promotion request, with all that was said about it."""
+        return _understand(PromotionRequest.from_wire, self._http.get(_request(name, request)))
+
+    def approve(
+        self, name: str, request: int, *, text: str = "", fact_revision: int | None = None
+    ) -> PromotionRequest:
+        """Approve of what somebody else has asked for; the last approval that is needed promotes.
+
+        With `fact_revision`: only if nothing has been said of the version since, else Conflict (version_changed). Forbidden
+        (four_eyes) for whoever has asked.
+        """
+        body = {"text": text, "fact_revision": fact_revision}
+        return self._on_request(name, request, "approve", body)
+
+    def reject(self, name: str, request: int, *, text: str = "") -> PromotionRequest:
+        """Refuse what a request asks for."""
+        return self._on_request(name, request, "reject", {"text": text})
+
+    def withdraw(self, name: str, request: int, *, text: str = "") -> PromotionRequest:
+        """Take back what you have asked for."""
+        return self._on_request(name, request, "withdraw", {"text": text})
+
+    def comment(self, name: str, request: int, text: str) -> PromotionRequest:
+        """Say something about an open request."""
+        return self._on_request(name, request, "comments", {"text": text})
+
+    def _on_request(self, name: str, request: int, verb: str, body: dict[str, Any]) -> PromotionRequest:
+        answer = self._http.send("POST", f"{_request(name, request)}/{verb}", body)
+        return _understand(PromotionRequest.from_wire, answer)
+
+    def freeze(self, name: str, reason: str) -> Model:
+        """Let no pointer of a model move until it is thawed, whatever policy says."""
+        path = f"/api/v1/models/{check_model(name)}/freeze"
+        return _understand(Model.from_wire, self._http.send("PUT", path, {"reason": reason}, repeatable=True))
+
+    def thaw(self, name: str) -> Model:
+        """Let the pointers of a frozen model move again."""
+        path = f"/api/v1/models/{check_model(name)}/freeze"
+        return _understand(Model.from_wire, self._http.send("DELETE", path))
 
     def facts(self, ref: str | Ref) -> Facts:
         """Tags, metadata, parameters and metrics of a version, on every dataset and slice."""
@@ -505,6 +569,14 @@ class Client:
             if following == after:
                 raise UnexpectedAnswer("The registry gave the same page twice.")
             after = following
+
+
+def _at(at: datetime | None) -> dict[str, str]:
+    return {} if at is None else {"at": at.isoformat()}
+
+
+def _request(name: str, request: int) -> str:
+    return f"/api/v1/models/{check_model(name)}/requests/{int(request)}"
 
 
 def _copied(source: Path, dest: Path) -> Path:

@@ -6,11 +6,13 @@ Each has the signature of the method of the same name; a test compares them.
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from modelyard._client import Client
 from modelyard._facts import Card, Comparison, Deployment, Facts, Lineage, Metric, Run, Value
+from modelyard._governance import PromotionRequest, Verdict
 from modelyard._parallel import Progress
 from modelyard._ref import Ref
 from modelyard._types import (
@@ -102,12 +104,58 @@ def promote(
     *,
     expected_generation: int | None = None,
     reason: str = "",
+    at: datetime | None = None,
     wait_s: float = 600.0,
 ) -> Promotion:
     """See Client.promote."""
     return _client().promote(
-        name, number, to, expected_generation=expected_generation, reason=reason, wait_s=wait_s
+        name, number, to, expected_generation=expected_generation, reason=reason, at=at, wait_s=wait_s
     )
+
+
+def preview(name: str, number: int, to: str = "production") -> Verdict:
+    """See Client.preview."""
+    return _client().preview(name, number, to)
+
+
+def requests(name: str, *, still_open: bool = False) -> Iterator[PromotionRequest]:
+    """See Client.requests."""
+    return _client().requests(name, still_open=still_open)
+
+
+def request(name: str, request: int) -> PromotionRequest:
+    """See Client.request."""
+    return _client().request(name, request)
+
+
+def approve(name: str, request: int, *, text: str = "", fact_revision: int | None = None) -> PromotionRequest:
+    """See Client.approve."""
+    return _client().approve(name, request, text=text, fact_revision=fact_revision)
+
+
+def reject(name: str, request: int, *, text: str = "") -> PromotionRequest:
+    """See Client.reject."""
+    return _client().reject(name, request, text=text)
+
+
+def withdraw(name: str, request: int, *, text: str = "") -> PromotionRequest:
+    """See Client.withdraw."""
+    return _client().withdraw(name, request, text=text)
+
+
+def comment(name: str, request: int, text: str) -> PromotionRequest:
+    """See Client.comment."""
+    return _client().comment(name, request, text)
+
+
+def freeze(name: str, reason: str) -> Model:
+    """See Client.freeze."""
+    return _client().freeze(name, reason)
+
+
+def thaw(name: str) -> Model:
+    """See Client.thaw."""
+    return _client().thaw(name)
 
 
 def rollback(
@@ -127,9 +175,9 @@ def resolve(ref: str | Ref) -> Version:
     return _client().resolve(ref)
 
 
-def pointer(name: str, pointer: str) -> Pointer:
+def pointer(name: str, pointer: str, *, at: datetime | None = None) -> Pointer:
     """See Client.pointer."""
-    return _client().pointer(name, pointer)
+    return _client().pointer(name, pointer, at=at)
 
 
 def model(name: str) -> Model:
@@ -147,9 +195,9 @@ def versions(name: str) -> Iterator[Version]:
     return _client().versions(name)
 
 
-def history(name: str, pointer: str | None = None) -> Iterator[Move]:
+def history(name: str, pointer: str | None = None, *, at: datetime | None = None) -> Iterator[Move]:
     """See Client.history."""
-    return _client().history(name, pointer)
+    return _client().history(name, pointer, at=at)
 
 
 def facts(ref: str | Ref) -> Facts:

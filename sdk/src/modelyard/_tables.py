@@ -127,6 +127,11 @@ def print_version(version: Version) -> None:
 def promotion_told(promotion: Promotion) -> str:
     """One sentence about what a promotion or rollback did."""
     name, pointer = promotion.model, promotion.pointer
+    if promotion.request is not None:
+        return printable(
+            f"{name}/{promotion.number} was not promoted yet: request {promotion.request} has to be approved, or its time "
+            f"has to come (modelyard request show {name} {promotion.request})"
+        )
     if pointer is None:
         told = f"{name}/{promotion.number} is now in stage {promotion.stage}"
     elif pointer.number is None:

@@ -179,13 +179,14 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model: its name, its newest version's number (None before the first), its pointers."""
+    """A model: its name, its newest version's number (None before the first), its pointers; why it is `frozen` (None: it is not)."""
 
     name: str
     description: str
     created_at: datetime
     latest: int | None
     pointers: tuple[Pointer, ...]
+    frozen: str | None = None
 
     @classmethod
     def from_wire(cls, wire: Wire) -> Self:
@@ -195,12 +196,16 @@ class Model:
             created_at=datetime.fromisoformat(wire["created_at"]),
             latest=wire["latest"],
             pointers=tuple(Pointer.from_wire(each) for each in wire["pointers"]),
+            frozen=wire.get("frozen"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """The outcome of a promotion or rollback. `moved` is False when everything already was as asked.
+
+    `request` is a number when nothing has moved yet: that of the promotion request which others have to approve, or whose
+    time has to come.
 
     `revision` is that of the change feed after it: `events(since=revision)` tells what happened later.
     """
@@ -211,6 +216,7 @@ class Promotion:
     pointer: Pointer | None
     moved: bool
     revision: int | None
+    request: int | None = None
 
     @classmethod
     def from_wire(cls, wire: Wire) -> Self:
@@ -222,6 +228,7 @@ class Promotion:
             pointer=None if pointer is None else Pointer.from_wire(pointer),
             moved=wire["moved"],
             revision=wire["revision"],
+            request=wire.get("request"),
         )
 
 

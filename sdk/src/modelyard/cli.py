@@ -11,6 +11,9 @@
     export REF [DEST]  import PATH [NAME]  cp REF --to URL     carry versions about
     cache ls|pin|unpin|verify|clear|path                       what was fetched
 
+    policy ls|show|set|rm              what promotions need     freeze|thaw MODEL
+    request ls|show|approve|reject|withdraw|comment     promotions that others approve
+
     whoami                             who the registry takes us for, and what we may do
     token create|ls|revoke             principal create|ls|disable|enable    group create|ls|rm|add|remove
     grant give|ls|take                 workspace create|ls|limit|show        publisher trust|ls|rm
@@ -20,7 +23,8 @@ _shell.py says what becomes of errors.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NoReturn
 
 import click
@@ -32,6 +36,7 @@ from modelyard._cache_cli import cache
 from modelyard._client import Client
 from modelyard._facts import Value
 from modelyard._facts_cli import compare, facts, tag, values, where
+from modelyard._governance_cli import freeze, policy, request, tell_verdict, thaw
 from modelyard._login_cli import login, password
 from modelyard._pairs import pairs
 from modelyard._portable_cli import cp, export, import_
@@ -68,6 +73,20 @@ def _reason_option(command: Command) -> Command:
 def _expect_option(command: Command) -> Command:
     help_text = "Only if the pointer is at this generation (0: never used)."
     return click.option("--expect", type=click.IntRange(min=0), metavar="GENERATION", help=help_text)(command)
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a time like 2026-11-22T10:00:00Z") from error
+    return at.astimezone() if at.tzinfo is None else at
+
+
+def _at_option(help_text: str) -> Callable[[Command], Command]:
+    return click.option("--at", metavar="TIME", callback=_moment, help=help_text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -145,8 +164,19 @@ def push(
 )
 @_expect_option
 @_reason_option
+@_at_option("Not before then: 2026-11-22T10:00:00Z.")
+@click.option("--dry-run", is_flag=True, help="Only show what policy says.")
 @json_option
-def promote(ref: str, version: int | None, to: str, expect: int | None, reason: str, as_json: bool) -> None:
+def promote(
+    ref: str,
+    version: int | None,
+    to: str,
+    expect: int | None,
+    reason: str,
+    at: datetime | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Give a version a stage or alias: `promote fraud/3`, `promote fraud 3`, `promote fraud@staging`."""
     from modelyard._tables import promotion_told
 
@@ -157,7 +187,10 @@ def promote(ref: str, version: int | None, to: str, expect: int | None, reason: 
         )
     with Client() as client:
         number = version or parsed.number or client.resolve(parsed).number
-        promotion = client.promote(parsed.model, number, to, expected_generation=expect, reason=reason)
+        if dry_run:
+            tell_verdict(as_json, client.preview(parsed.model, number, to))
+            return
+        promotion = client.promote(parsed.model, number, to, expected_generation=expect, reason=reason, at=at)
     answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
 
 
@@ -225,13 +258,14 @@ def show(ref: str, as_json: bool) -> None:
 @app.command()
 @click.argument("model")
 @click.option("--pointer", help="Only this stage or alias.")
+@_at_option("What counted then: of each pointer the move before.")
 @json_option
-def history(model: str, pointer: str | None, as_json: bool) -> None:
+def history(model: str, pointer: str | None, at: datetime | None, as_json: bool) -> None:
     """Show who moved what, when and why, newest first."""
     from modelyard._tables import print_history
 
     with Client() as client:
-        moves = list(client.history(model, pointer))
+        moves = list(client.history(model, pointer, at=at))
     answer(as_json, moves, lambda: print_history(moves))
 
 
@@ -253,6 +287,10 @@ for command in (
     grant,
     publisher,
     workspace,
+    policy,
+    request,
+    freeze,
+    thaw,
 ):
     app.add_command(command)
 
