@@ -40,9 +40,11 @@ def list_policies(model: str | None, as_json: bool) -> None:
 
 @policy.command()
 @click.argument("pattern")
-def show(pattern: str) -> None:
+@json_option
+def show(pattern: str, as_json: bool) -> None:  # noqa: ARG001 - it is JSON for people, too
     """Show a policy, as JSON that `policy set` takes."""
-    click.echo(json.dumps(ask("GET", "policies", pattern), indent=2))
+    found = ask("GET", "policies", pattern)
+    answer(True, found, lambda: None)
 
 
 @policy.command("set")
