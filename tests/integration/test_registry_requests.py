@@ -193,6 +193,21 @@ def test_only_the_right_people_approve(team: Team) -> None:
     assert team.approve(team.dan, request).json()["state"] == "done"
 
 
+def test_an_approval_counts_while_its_author_may_promote(team: Team) -> None:
+    request = team.ask(team.ann, 1)
+    team.approve(team.bob, request)
+    [grant] = [g for g in team.people.call("GET", "/grants")["items"] if g["principal"] == "bob"]
+    team.people.call("DELETE", f"/grants/{grant['id']}")
+    assert team.approve(team.cat, request).json()["state"] == "open"
+    team.people.call("PATCH", "/principals/cat", json={"disabled": True})
+    assert team.approve(team.dan, request).json()["state"] == "open"
+    team.people.grant("promoter", principal="bob")
+    # Bob's counts again, and with Dan's it is enough: whoever says so once more has it carried out.
+    again = team.approve(team.bob, request).json()
+    assert (again["state"], team.production()) == ("done", 1)
+    assert [entry["kind"] for entry in again["entries"]].count("approved") == 3
+
+
 def test_who_asked_must_still_have_the_right(team: Team) -> None:
     request = team.ask(team.ann, 1)
     team.approve(team.bob, request)
