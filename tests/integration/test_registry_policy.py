@@ -215,7 +215,8 @@ def test_each_kind_of_check(api: TestClient, database: Database) -> None:
     promote(api, "fraud", 2)
     assert outcomes(api, 1)[0] is False
     inputs = preview(api, 1)["findings"][3]["inputs"]
-    assert list(inputs["files"]) == ["m"]
+    digest = api.get("/api/v1/models/fraud/versions/1").json()["digest"]
+    assert inputs == {"manifest": digest, "files": 1, "unverified": []}
     with database.write() as session:
         session.execute(sa.text("UPDATE contents SET damaged = (1 = 1)"))
     assert outcomes(api, 1)[3] is False

@@ -1,6 +1,7 @@
 """Promoters, approvers and rollbacks at once, against two server processes that share a database of each kind.
 
-At every read one production; a linear history; and each move to production by approvals of its own.
+At every read one production; a linear history; and each move to production by approvals of its own. MODELYARD_RACE_ROUNDS
+says how many rounds; CI has a few.
 """
 
 import os
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.integration.test_registry_access import People
 from tests.integration.test_registry_policy import edge, rule
@@ -25,6 +27,7 @@ EXPECTED = {200, 202, 409}
 """409: somebody was faster."""
 
 
+@pytest.mark.timeout(3600)
 def test_one_production_a_linear_history_and_no_approval_used_twice(urls: tuple[str, str]) -> None:  # noqa: F811
     with (
         many_connections(urls[0]) as one,
