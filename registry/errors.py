@@ -8,6 +8,7 @@ RegistryError
 │   ├── InvalidFiles        a file list that is empty, too long, or names a path twice
 │   ├── InvalidFacts        signature, variants or example do not fit the files; what is said of a version cannot be so
 │   ├── InvalidCursor       a page cursor that this registry did not hand out
+│   ├── InvalidQuery        a search that cannot be read, and where
 │   ├── InvalidUrl          a webhook's URL that is none, or leads where webhooks may not go
 │   ├── DigestMismatch      received bytes do not have the digest that was announced
 │   ├── SizeMismatch        received bytes do not have the size that was announced
@@ -111,6 +112,19 @@ class InvalidFacts(InvalidInput):
 
 class InvalidCursor(InvalidInput):
     code = "invalid_cursor"
+
+
+class InvalidQuery(InvalidInput):
+    """`position`: of the first character that does not fit, counted from 1."""
+
+    code = "invalid_query"
+
+    def __init__(self, expected: str, position: int) -> None:
+        super().__init__(
+            f"At character {position} of the search, this was expected: {expected}.",
+            position=position,
+            expected=expected,
+        )
 
 
 class InvalidUrl(InvalidInput):
