@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from registry.database import ReadSession, WriteSession
 from registry.facts_tables import HEAD, CardRow, FactRow
+from registry.keys import Key, belong
 from registry.tables import VersionRow
 
 Session = ReadSession | WriteSession
@@ -102,17 +103,19 @@ def card_of(session: Session, version: VersionRow) -> str:
     return row.text if row is not None else ""
 
 
-def labels_of(session: Session, model_id: int, numbers: Sequence[int]) -> Mapping[int, Labels]:
-    """The labels of some versions of one model, by number: one query, however many they are."""
-    found: dict[int, Labels] = defaultdict(Labels)
-    columns = FactRow.number, FactRow.kind, FactRow.name, FactRow.text, FactRow.value
-    query = sa.select(*columns).where(FactRow.model_id == model_id, FactRow.number.in_(numbers))
+def labels_of(session: Session, keys: Sequence[Key]) -> Mapping[Key, Labels]:
+    """The labels of some versions: one query, however many they are."""
+    found: dict[Key, Labels] = defaultdict(Labels)
+    of_fact: list[Any] = [FactRow.kind, FactRow.name, FactRow.text, FactRow.value]
+    query = sa.select(FactRow.model_id, FactRow.number, *of_fact).where(belong(FactRow, keys))
     shown = FactRow.kind.in_(["metric", "tag"]), FactRow.dataset == "", FactRow.slice == ""
-    for number, kind, name, text, value in session.execute(query.where(*shown).order_by(FactRow.name)):
+    for model_id, number, kind, name, text, value in session.execute(
+        query.where(*shown).order_by(FactRow.name)
+    ):
         if kind == "metric":
-            found[number].metrics[name] = value or 0.0
+            found[model_id, number].metrics[name] = value
         else:
-            found[number].tags[name] = text or ""
+            found[model_id, number].tags[name] = text
     return found
 
 

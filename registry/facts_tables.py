@@ -24,6 +24,12 @@ _Name = sa.String(HEAD).with_variant(sa.String(HEAD, collation="C"), "postgresql
 _LARGEST = "1.7976931348623157e308"
 
 
+def _index(name: str, condition: str, *columns: str) -> sa.Index:
+    where = sa.text(condition)
+    key = (*columns, "model_id", "number")
+    return sa.Index(f"ix_facts_{name}", *key, sqlite_where=where, postgresql_where=where)
+
+
 class FactRow(Base):
     """One fact. A string is `text`, and its first characters, for an index, `head`; all else is a number, `value`."""
 
@@ -44,8 +50,9 @@ class FactRow(Base):
         sa.CheckConstraint("type <> 'boolean' OR value IN (0, 1)", "boolean"),
         # Neither infinite nor, where the database knows it, not a number.
         sa.CheckConstraint(f"value BETWEEN -{_LARGEST} AND {_LARGEST}", "finite"),
-        sa.Index(None, "kind", "name", "head", "model_id", "number"),
-        sa.Index(None, "kind", "name", "value", "model_id", "number"),
+        # What a search looks for is together, and in the order of its pages.
+        _index("text", "head IS NOT NULL", "kind", "name", "head"),
+        _index("value", "value IS NOT NULL", "kind", "name", "dataset", "slice", "value"),
     )
 
     model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

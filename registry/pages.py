@@ -38,13 +38,13 @@ def read_cursor(text: str, *kinds: type) -> Any:
     try:
         values = json.loads(base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError) as error:
-        raise _invalid_cursor() from error
+        raise invalid_cursor() from error
     if not isinstance(values, list) or list(map(type, values)) != list(kinds):
-        raise _invalid_cursor()
+        raise invalid_cursor()
     if any(isinstance(value, int) and abs(value) > 2**63 - 1 for value in values):
-        raise _invalid_cursor()
+        raise invalid_cursor()
     if any(isinstance(value, str) and not _is_plain(value) for value in values):
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return values[0] if len(values) == 1 else values
 
 
@@ -53,9 +53,9 @@ def read_time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise _invalid_cursor() from error
+        raise invalid_cursor() from error
     if at.tzinfo is None:
-        raise _invalid_cursor()
+        raise invalid_cursor()
     return at
 
 
@@ -63,5 +63,6 @@ def _is_plain(value: str) -> bool:
     return value.isascii() and value.isprintable()
 
 
-def _invalid_cursor() -> InvalidCursor:
+def invalid_cursor() -> InvalidCursor:
+    """The error that a cursor is not one of ours."""
     return InvalidCursor('The cursor "after" is not one that this registry gave out. Start again without it.')

@@ -105,6 +105,10 @@ class VersionRow(Base):
         sa.CheckConstraint("number >= 1", "number"),
         sa.CheckConstraint("fact_revision >= 0", "fact_revision"),
         sa.CheckConstraint(_is_digest("manifest_digest"), "manifest_digest"),
+        # What a search looks for, in the order of its pages.
+        sa.Index("ix_versions_created_at", "created_at", "model_id", "number"),
+        sa.Index("ix_versions_created_by", "created_by", "model_id", "number"),
+        sa.Index("ix_versions_format", "format", "model_id", "number"),
     )
 
     model_id: Mapped[int] = mapped_column(sa.ForeignKey(ModelRow.id), primary_key=True)
@@ -256,6 +260,7 @@ class PointerRow(Base):
             sqlite_where=sa.text("kind = 'stage'"),
             postgresql_where=sa.text("kind = 'stage'"),
         ),
+        sa.Index("ix_pointers_name", "name", "model_id", "number"),
     )
 
     model_id: Mapped[int] = mapped_column(sa.ForeignKey(ModelRow.id), primary_key=True)

@@ -43,6 +43,7 @@ NEEDED = {
         "GET /api/v1/models/{model}",
         "GET /api/v1/events",
         "GET /api/v1/events/stream",
+        "GET /api/v1/search",
         "GET /api/v1/workspace",
     }
     | {"GET /api/v1/models/{model}/versions", f"GET {V}", f"GET {V}/downloads", f"GET {V}/blobs/{{digest}}"}
