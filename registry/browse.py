@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import defer
 
 from registry import facts
 from registry.access import Caller, Permission
@@ -319,38 +318,37 @@ def _models(session: Session, rows: Sequence[ModelRow]) -> list[Model]:
 
 def versions_at(session: Session, keys: Sequence[Key]) -> list[Version]:
     """Versions, of any models, in this order; whoever asks has made sure that the caller may see them."""
-    query = sa.select(VersionRow, ModelRow.name).join(ModelRow, ModelRow.id == VersionRow.model_id)
-    found = session.execute(query.where(belong(VersionRow, keys))).all() if keys else []
-    names = {row.model_id: name for row, name in found}
-    rows = {(row.model_id, row.number): row for row, _ in found}
-    return _versions(session, names, [rows[key] for key in keys])
+    query = sa.select(VersionRow.__table__, ModelRow.name).join(ModelRow, ModelRow.id == VersionRow.model_id)
+    found = session.execute(query.join(*belong(VersionRow, keys))) if keys else ()
+    rows = {(row.model_id, row.number): row for row in found}
+    return _versions(session, {row.model_id: row.name for row in rows.values()}, [rows[key] for key in keys])
 
 
-def _versions(session: Session, names: Mapping[int, str], rows: Sequence[VersionRow]) -> list[Version]:
+def _versions(session: Session, names: Mapping[int, str], rows: Sequence[Any]) -> list[Version]:
+    """Columns only: a page of objects that the session keeps track of would take twice as long."""
+    if not rows:
+        return []
     keys = [(row.model_id, row.number) for row in rows]
-    held: dict[Key, list[PointerRow]] = defaultdict(list)
-    query = sa.select(PointerRow).where(belong(PointerRow, keys)).order_by(PointerRow.name)
-    for pointer in session.scalars(query) if keys else ():
-        held[pointer.model_id, pointer.number or 0].append(pointer)
-    files: dict[Key, list[tuple[FileRow, ContentRow]]] = defaultdict(list)
-    stored = _files_query().where(belong(FileRow, keys)).options(defer(ContentRow.layout))
-    for file, content in session.execute(stored) if keys else ():
-        files[file.model_id, file.number].append((file, content))
-    said = facts.labels_of(session, keys) if keys else {}
+    held = _by_key(session, sa.select(*_HELD).join(*belong(PointerRow, keys)).order_by(PointerRow.name))
+    stored = _by_key(session, _stored_files().join(*belong(FileRow, keys)))
+    said = facts.labels_of(session, keys)
     return [
-        _version_of(names[key[0]], row, files[key], held[key], said.get(key, facts.Labels()))
+        _version_of(names[key[0]], row, stored[key], held[key], said.get(key, facts.Labels()))
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
+def _by_key(session: Session, query: sa.Select[*tuple[Any, ...]]) -> Mapping[Key, list[Any]]:
+    found: dict[Key, list[Any]] = defaultdict(list)
+    for row in session.execute(query):
+        found[row.model_id, row.number].append(row)
+    return found
+
+
 def _version_of(
-    name: str,
-    row: VersionRow,
-    stored: Sequence[tuple[FileRow, ContentRow]],
-    held: Sequence[PointerRow],
-    said: facts.Labels,
+    name: str, row: Any, stored: Sequence[Any], held: Sequence[Any], said: facts.Labels
 ) -> Version:
-    files = [File(file.path, content.size, content.digest) for file, content in stored]
+    files = [File(file.path, file.size, file.digest) for file in stored]
     return Version(
         model=name,
         number=row.number,
@@ -367,8 +365,8 @@ def _version_of(
         size=sum(file.size for file in files),
         stage=stage_of((pointer.name for pointer in held), archived=row.archived),
         aliases=[pointer.name for pointer in held if pointer.kind == "alias"],
-        verified=all(content.verified_at is not None for _, content in stored),
-        damaged=any(content.damaged for _, content in stored),
+        verified=all(file.verified_at is not None for file in stored),
+        damaged=any(file.damaged for file in stored),
         created_at=row.created_at,
         created_by=row.created_by,
         deleted_at=row.deleted_at,
@@ -400,4 +398,12 @@ def _files_query() -> sa.Select[FileRow, ContentRow]:
     )
 
 
+def _stored_files() -> sa.Select[*tuple[Any, ...]]:
+    of_file: list[Any] = [FileRow.model_id, FileRow.number, FileRow.path]
+    of_content: list[Any] = [ContentRow.size, ContentRow.digest, ContentRow.verified_at, ContentRow.damaged]
+    query = sa.select(*of_file, *of_content).select_from(FileRow)
+    return query.join(ContentRow, ContentRow.id == FileRow.content_id).order_by(FileRow.path)
+
+
+_HELD: list[Any] = [PointerRow.model_id, PointerRow.number, PointerRow.name, PointerRow.kind]
 _MOVE_KEY_TYPES = (MoveRow.at.type, MoveRow.pointer.type, MoveRow.generation.type)

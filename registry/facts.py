@@ -107,7 +107,7 @@ def labels_of(session: Session, keys: Sequence[Key]) -> Mapping[Key, Labels]:
     """The labels of some versions: one query, however many they are."""
     found: dict[Key, Labels] = defaultdict(Labels)
     of_fact: list[Any] = [FactRow.kind, FactRow.name, FactRow.text, FactRow.value]
-    query = sa.select(FactRow.model_id, FactRow.number, *of_fact).where(belong(FactRow, keys))
+    query = sa.select(FactRow.model_id, FactRow.number, *of_fact).join(*belong(FactRow, keys))
     shown = FactRow.kind.in_(["metric", "tag"]), FactRow.dataset == "", FactRow.slice == ""
     for model_id, number, kind, name, text, value in session.execute(
         query.where(*shown).order_by(FactRow.name)

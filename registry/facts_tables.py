@@ -52,7 +52,7 @@ class FactRow(Base):
         sa.CheckConstraint(f"value BETWEEN -{_LARGEST} AND {_LARGEST}", "finite"),
         # What a search looks for is together, and in the order of its pages.
         _index("text", "head IS NOT NULL", "kind", "name", "head"),
-        _index("value", "value IS NOT NULL", "kind", "name", "dataset", "slice", "value"),
+        _index("value", "value IS NOT NULL", "kind", "name", "dataset", "slice", "type", "value"),
     )
 
     model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

@@ -1,17 +1,42 @@
 """Keys of versions, and the rows of other tables that belong to some of them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 Key = tuple[int, int]
 """model_id and number."""
 
 
-def belong(table: Any, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
-    """The rows of a table with the columns `model_id` and `number` that belong to these versions."""
-    models = {model_id for model_id, _ in keys}
-    if len(models) == 1:
-        return sa.and_(table.model_id == models.pop(), table.number.in_([number for _, number in keys]))
-    return sa.tuple_(table.model_id, table.number).in_(keys)
+def belong(table: Any, keys: Sequence[Key]) -> tuple[Any, sa.ColumnElement[bool]]:
+    """What to join a table with the columns `model_id` and `number` with, to get what belongs to these versions.
+
+    The keys are one parameter, however many they are: one statement to plan, whose rows each database finds by an index.
+    """
+    # Spelled out, each number of keys would be another statement, and SQLite would read all of the table.
+    given = json_rows(sa.bindparam(None, json.dumps(keys), type_=sa.Text())).table_valued("value")
+    model_id, number = (sa.cast(given.c.value.op("->>")(at), sa.BigInteger) for at in _COLUMNS)
+    return given, sa.and_(table.model_id == model_id, table.number == number)
+
+
+_COLUMNS: tuple[Any, Any] = (sa.literal_column("0"), sa.literal_column("1"))
+
+
+class json_rows(sa.sql.functions.FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it is
+    """The elements of a JSON array, a row each, in the column `value`."""
+
+    inherit_cache = True
+
+
+@compiles(json_rows, "sqlite")
+def _rows_sqlite(element: Any, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(json_rows, "postgresql")
+def _rows_postgresql(element: Any, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"

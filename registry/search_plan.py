@@ -1,6 +1,7 @@
 """Finding a page of versions: where to begin, how to go on.
 
-    few         some part of the search leads to at most FEW versions: begin with those, check the rest, sort
+    one model   the search names it: walk along its versions, check the rest
+    few         else, if some part leads to FEW versions at most: begin with those, check the rest
     in order    else, if some part has an index in the order of pages: walk along that, check the rest
     everything  else: walk along all versions in the order of pages, and check
 
@@ -13,8 +14,9 @@ models others have.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard
 
 import sqlalchemy as sa
 
@@ -22,42 +24,49 @@ from registry import browse
 from registry.access import Caller
 from registry.browse import Session, Version
 from registry.pages import Page, cut, invalid_cursor, read_cursor, read_time
-from registry.search import And, Node
-from registry.search_sql import Source, condition, source
+from registry.search import And, Comparison, Node
+from registry.search_hints import in_this_order, unindexed
+from registry.search_sql import Source, condition, name_holds, of_model, source
 from registry.tables import ModelRow, VersionRow
 
 Order = Literal["model", "created"]
 """model: newest model first, of each the newest version first; created: newest version first."""
-ORDERS = get_args(Order)
 
-FEW = 4000
+# Finding the times of versions costs more than sorting their keys.
+FEW: dict[Order, int] = {"model": 10_000, "created": 4_000}
 _COUNTED = 12
 """Selections that are counted at most: each takes up to a millisecond."""
+
+Query = sa.Select[*tuple[Any, ...]]
+_SHOWN = sa.select(VersionRow.model_id, VersionRow.number).where(VersionRow.deleted_at.is_(None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A query of versions, the columns that its pages go along, and what is left to be checked."""
+
+    query: Query
+    model_id: sa.ColumnElement[int]
+    number: sa.ColumnElement[int]
+    rest: Sequence[Node]
 
 
 def search(
     session: Session, caller: Caller, node: Node, *, order: Order, limit: int, after: str | None
 ) -> Page[Version]:
     """Versions that the caller may read, for which the search holds. Raises InvalidCursor."""
-    begin, is_walk = _begin(session, _parts(node), order)
-    query = (
-        sa.select(VersionRow.model_id, VersionRow.number, VersionRow.created_at, ModelRow.name)
-        .join(ModelRow, ModelRow.id == VersionRow.model_id)
-        .where(caller.sees_models(), VersionRow.deleted_at.is_(None), condition(node))
-    )
-    model_id, number = VersionRow.model_id, VersionRow.number
-    if begin is not None:
-        # OFFSET 0: no planner may begin with anything else, nor go through what was found in another order.
-        keys = begin.subquery() if is_walk else begin.offset(sa.literal_column("0")).subquery()
-        query = query.join(keys, sa.and_(keys.c.model_id == model_id, keys.c.number == number))
-        if is_walk:
-            model_id, number = keys.c.model_id, keys.c.number
-    columns = [model_id, number] if order == "model" else [VersionRow.created_at, model_id, number]
+    parts = _parts(node)
+    walk = _walk(session, caller, parts, order)
+    columns: list[Any] = [walk.model_id, walk.number]
+    if order == "created":
+        columns.insert(0, VersionRow.created_at)
+    query = walk.query.where(*map(condition, walk.rest))
     if after is not None:
         query = query.where(_beyond(columns, _read(session, caller, order, after)))
     query = query.order_by(*(column.desc() for column in columns)).limit(limit + 1)
-    rows, following = cut(session.execute(query).all(), limit, lambda row: _key(order, row))
-    return Page(browse.versions_at(session, [(row.model_id, row.number) for row in rows]), following)
+    keys = [(model_id, number) for model_id, number in session.execute(query)]
+    shown = dict(zip(keys, browse.versions_at(session, keys[:limit]), strict=False))
+    return Page(list(shown.values()), cut(keys, limit, lambda key: _key(order, shown[key]))[1])
 
 
 def _parts(node: Node) -> list[Node]:
@@ -67,29 +76,70 @@ def _parts(node: Node) -> list[Node]:
     return [part for each in node.parts for part in _parts(each)]
 
 
-def _begin(session: Session, parts: Sequence[Node], order: Order) -> tuple[Any, bool]:
-    """The keys to begin with, and whether to walk along them in their own order; None: with all versions."""
-    sources = _countable([found for part in parts if (found := source(part)) is not None])
-    counts = _counts(session, sources)
-    if counts and min(counts) <= FEW:
-        return sources[counts.index(min(counts))].keys(), False
-    ordered = [each for each in sources if each.ordered] if order == "model" else []
-    return (ordered[0].keys(), True) if ordered else (None, True)
+def _walk(session: Session, caller: Caller, parts: Sequence[Node], order: Order) -> _Walk:
+    if any(_is_name(part) and part.operator == "=" for part in parts):
+        return _along_models(caller, parts, ModelRow.__table__.c.workspace_id)
+    if (few := _along_few(session, caller, parts, order)) is not None:
+        return few
+    # The index of names would have the models in another order.
+    workspace = unindexed(ModelRow.__table__.c.workspace_id)
+    return _along_models(caller, parts, workspace) if order == "model" else _along_times(caller, parts)
 
 
-def _countable(sources: Sequence[Source]) -> list[Source]:
+def _is_name(part: Node) -> TypeGuard[Comparison]:
+    return isinstance(part, Comparison) and part.field.name == "model"
+
+
+def _along_few(session: Session, caller: Caller, parts: Sequence[Node], order: Order) -> _Walk | None:
+    """Along the versions that one part of the search leads to, if they are few, or in order."""
+    found = _countable([(part, each) for part in parts if (each := source(part)) is not None])
+    counts = _counts(session, [each for _, each in found], FEW[order])
+    if counts and min(counts) <= FEW[order]:
+        part, begin = found[counts.index(min(counts))]
+        few = begin.keys().subquery()
+        columns = few.c.model_id, few.c.number
+        # OFFSET 0: no planner may begin with anything else.
+        sorted_ = sa.select(*columns).order_by(*(column.desc() for column in columns))
+        keys = sorted_.offset(sa.literal_column("0")).subquery()
+    else:
+        in_order = [(part, each) for part, each in found if each.ordered and order == "model"]
+        if not in_order:
+            return None
+        part, begin = in_order[0]
+        keys = begin.keys().subquery()
+    of_key = sa.and_(keys.c.model_id == VersionRow.model_id, keys.c.number == VersionRow.number)
+    rest = [each for each in parts if each is not part or not isinstance(part, Comparison)]
+    query = _SHOWN.join(keys, of_key).where(of_model(caller.sees_models()))
+    return _Walk(query, keys.c.model_id, keys.c.number, rest)
+
+
+def _along_models(caller: Caller, parts: Sequence[Node], workspace: sa.ColumnElement[int]) -> _Walk:
+    """Along the models that may be meant."""
+    models, versions = ModelRow.__table__, VersionRow.__table__
+    names = [part for part in parts if _is_name(part)]
+    query = _SHOWN.select_from(in_this_order(models, versions, models.c.id == versions.c.model_id))
+    query = query.where(caller.sees(workspace, models.c.name), *map(name_holds, names))
+    return _Walk(query, models.c.id, versions.c.number, [part for part in parts if not _is_name(part)])
+
+
+def _along_times(caller: Caller, parts: Sequence[Node]) -> _Walk:
+    columns = VersionRow.__table__.c
+    return _Walk(_SHOWN.where(of_model(caller.sees_models())), columns.model_id, columns.number, parts)
+
+
+def _countable(found: Sequence[tuple[Node, Source]]) -> list[tuple[Node, Source]]:
     taken, left = [], _COUNTED
-    for each in sources:
+    for part, each in found:
         if len(each.parts) <= left:
-            taken.append(each)
+            taken.append((part, each))
             left -= len(each.parts)
     return taken
 
 
-def _counts(session: Session, sources: Sequence[Source]) -> list[int]:
-    """How many keys there are in each, at most; nobody counts further than FEW."""
+def _counts(session: Session, sources: Sequence[Source], most: int) -> list[int]:
+    """How many keys there are in each, at most; nobody counts further than `most`."""
     counted = [
-        sa.select(sa.func.count()).select_from(part.limit(FEW + 1).subquery()).scalar_subquery()
+        sa.select(sa.func.count()).select_from(part.limit(most + 1).subquery()).scalar_subquery()
         for each in sources
         for part in each.parts
     ]
@@ -97,9 +147,9 @@ def _counts(session: Session, sources: Sequence[Source]) -> list[int]:
     return [sum(next(found) for _ in each.parts) for each in sources]
 
 
-def _key(order: Order, row: Any) -> tuple[str | int, ...]:
-    at = () if order == "model" else (row.created_at.isoformat(timespec="microseconds"),)
-    return (*at, row.name, row.number)
+def _key(order: Order, version: Version) -> tuple[str | int, ...]:
+    at = () if order == "model" else (version.created_at.isoformat(timespec="microseconds"),)
+    return (*at, version.model, version.number)
 
 
 def _read(session: Session, caller: Caller, order: Order, after: str) -> list[Any]:

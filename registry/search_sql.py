@@ -22,19 +22,20 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from registry.domain import POINTER_STAGES
 from registry.facts_tables import HEAD, FactRow
 from registry.search import And, Comparison, Node, Not, Or, Span
+from registry.search_hints import unindexed
 from registry.tables import ModelRow, PointerRow, VersionRow
 
 Condition = sa.ColumnElement[bool]
 Column = sa.ColumnElement[Any]
 Keys = sa.Select[*tuple[Any, ...]]
 
+_NOTHING: Any = sa.literal_column("0")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMPARED: dict[str, Callable[[Any, Any], Condition]] = {
     "=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge,
 }  # fmt: skip
 _KINDS = {"tags": "tag", "metadata": "metadata", "params": "parameter", "metrics": "metric"}
 _COLUMNS: dict[str, Column] = {
-    "model": ModelRow.__table__.c.name,
     # Compared with numbers that need not be whole.
     "number": sa.type_coerce(VersionRow.__table__.c.number, sa.Double()),
     "creator": VersionRow.__table__.c.created_by,
@@ -60,7 +61,7 @@ class Source:
 
 
 def condition(node: Node) -> Condition:
-    """Whether the search holds for a row of versions that is joined with its model."""
+    """Whether the search holds for a row of versions."""
     match node:
         case And(parts):
             return sa.and_(sa.true(), *map(condition, parts))
@@ -70,6 +71,17 @@ def condition(node: Node) -> Condition:
             return sa.not_(condition(part))
         case Comparison():
             return _holds(node)
+
+
+def of_model(condition: Condition) -> Condition:
+    """Whether it holds for the model of a row of versions."""
+    query: Keys = sa.select(sa.literal_column("1")).where(ModelRow.id == VersionRow.model_id, condition)
+    return query.correlate(VersionRow).offset(_NOTHING).exists()
+
+
+def name_holds(said: Comparison) -> Condition:
+    """A comparison of the model's name, as a condition on the table of models."""
+    return _compare(ModelRow.__table__.c.name, said)
 
 
 def source(node: Node) -> Source | None:
@@ -90,6 +102,8 @@ def source(node: Node) -> Source | None:
 def _holds(said: Comparison) -> Condition:
     if said.field.name in _KINDS:
         return _probe(FactRow, _fact(said))
+    if said.field.name == "model":
+        return of_model(name_holds(said))
     if said.field.name == "alias":
         return _probe(PointerRow, PointerRow.kind == "alias", _compare(PointerRow.name, said))
     if said.field.name == "stage":
@@ -109,16 +123,13 @@ def _found(said: Comparison) -> Source | None:
     of_version = sa.select(VersionRow.model_id, VersionRow.number)
     if (name in _INDEXED and said.operator == "=") or (name == "created" and _is_narrow(said)):
         return Source((of_version.where(_compare(_COLUMNS[name], said)),))
-    if name == "model" and said.operator == "=":
-        of_model = of_version.join(ModelRow, ModelRow.id == VersionRow.model_id)
-        return Source((of_model.where(_compare(_COLUMNS[name], said)),))
     return None
 
 
 def _found_facts(said: Comparison) -> Source | None:
     if not _is_narrow(said):
         return None
-    keys = sa.select(FactRow.model_id, FactRow.number).where(_fact(said))
+    keys = sa.select(FactRow.model_id, FactRow.number).where(_fact(said, by_index=True))
     return Source((keys,), ordered=said.operator == "=" and not isinstance(said.value, Span))
 
 
@@ -139,7 +150,7 @@ def _is_narrow(said: Comparison) -> bool:
 def _probe(table: type[FactRow] | type[PointerRow], *conditions: Condition) -> Condition:
     of_version = table.model_id == VersionRow.model_id, table.number == VersionRow.number
     query: Keys = sa.select(sa.literal_column("1")).select_from(table).where(*of_version, *conditions)
-    return query.correlate(VersionRow).offset(sa.literal_column("0")).exists()
+    return query.correlate(VersionRow).offset(_NOTHING).exists()
 
 
 def _in_stage(stage: str) -> Condition:
@@ -149,38 +160,37 @@ def _in_stage(stage: str) -> Condition:
     return sa.and_(in_none, VersionRow.archived.is_(stage == "archived"))
 
 
-def _fact(said: Comparison) -> Condition:
+def _fact(said: Comparison, *, by_index: bool = False) -> Condition:
+    """Of a version's facts, or (by_index) of all, when no more is asked for than an index has."""
     field = said.field
-    of_field = sa.and_(
-        FactRow.kind == _KINDS[field.name],
-        FactRow.name == field.key,
-        FactRow.dataset == field.dataset,
-        FactRow.slice == field.slice,
-    )
-    return sa.and_(of_field, _fact_value(said))
+    of_field = [FactRow.kind == _KINDS[field.name], FactRow.name == field.key]
+    if not (by_index and isinstance(said.value, str)):  # only metrics have these
+        of_field += [FactRow.dataset == field.dataset, FactRow.slice == field.slice]
+    return sa.and_(*of_field, _fact_value(said, FactRow.__table__.c.value, by_index=by_index))
 
 
-def _fact_value(said: Comparison) -> Condition:
+def _fact_value(said: Comparison, value: Column, *, by_index: bool) -> Condition:
+    value = value if by_index else unindexed(value)
     match said.value:
         case str(text):
-            return _fact_text(said, text)
+            whole = _compare(FactRow.text, said)
+            return _begins(said, text, whole) if by_index else whole
         case bool():
-            return sa.and_(FactRow.type == "boolean", _compare(FactRow.value, said, float))
+            return sa.and_(FactRow.type == "boolean", _compare(value, said, float))
         case Span():
-            return sa.and_(FactRow.type == "time", _compare(FactRow.value, said, _seconds))
+            return sa.and_(FactRow.type == "time", _compare(value, said, _seconds))
         case _:
-            return sa.and_(FactRow.type == "number", _compare(FactRow.value, said))
+            return sa.and_(FactRow.type == "number", _compare(value, said))
 
 
-def _fact_text(said: Comparison, text: str) -> Condition:
-    """The head is in the index; it is all of a text that is shorter."""
-    whole = _compare(FactRow.text, said)
+def _begins(said: Comparison, text: str, whole: Condition) -> Condition:
+    """The same by the head, which is in the index; it is all of a text that is shorter."""
     if said.operator == "=":
         exact = FactRow.head == text[:HEAD]
         return exact if len(text) < HEAD else sa.and_(exact, whole)
-    if said.operator == "~" and (prefix := _prefix(text)[:HEAD]):
-        return sa.and_(FactRow.head >= prefix, FactRow.head < _after(prefix), whole)
-    return whole
+    prefix = _prefix(text)[:HEAD]
+    begins = sa.and_(FactRow.head >= prefix, FactRow.head < _after(prefix))
+    return begins if text == f"{prefix}*" else sa.and_(begins, whole)
 
 
 def _compare(column: Any, said: Comparison, value: Callable[[Any], Any] = lambda value: value) -> Condition:

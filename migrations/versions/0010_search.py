@@ -20,7 +20,7 @@ def upgrade() -> None:
     for column in ("head", "value"):
         op.drop_index(f"ix_facts_kind_name_{column}_model_id_number", "facts")
     create("ix_facts_text", "facts", ["kind", "name", "head", *KEY], "head IS NOT NULL")
-    create("ix_facts_value", "facts", ["kind", "name", "dataset", "slice", "value", *KEY], "value IS NOT NULL")
+    create("ix_facts_value", "facts", ["kind", "name", "dataset", "slice", "type", "value", *KEY], "value IS NOT NULL")
     create("ix_versions_created_at", "versions", ["created_at", *KEY])
     create("ix_versions_created_by", "versions", ["created_by", *KEY])
     create("ix_versions_format", "versions", ["format", *KEY])
