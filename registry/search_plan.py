@@ -32,8 +32,7 @@ from registry.tables import ModelRow, VersionRow
 Order = Literal["model", "created"]
 """model: newest model first, of each the newest version first; created: newest version first."""
 
-# Finding the times of versions costs more than sorting their keys.
-FEW: dict[Order, int] = {"model": 10_000, "created": 4_000}
+FEW = 4000
 _COUNTED = 12
 """Selections that are counted at most: each takes up to a millisecond."""
 
@@ -82,8 +81,17 @@ def _walk(session: Session, caller: Caller, parts: Sequence[Node], order: Order)
     if (few := _along_few(session, caller, parts, order)) is not None:
         return few
     # The index of names would have the models in another order.
-    workspace = unindexed(ModelRow.__table__.c.workspace_id)
-    return _along_models(caller, parts, workspace) if order == "model" else _along_times(caller, parts)
+    models = _along_models(caller, parts, unindexed(ModelRow.__table__.c.workspace_id))
+    if order == "model" or _are_few(session, caller, models, parts):
+        return models
+    return _along_times(caller, parts)
+
+
+def _are_few(session: Session, caller: Caller, models: _Walk, parts: Sequence[Node]) -> bool:
+    """Whether the models that may be meant have few versions."""
+    if caller.administrator and not any(map(_is_name, parts)):
+        return False
+    return _counts(session, [models.query]) <= [FEW]
 
 
 def _is_name(part: Node) -> TypeGuard[Comparison]:
@@ -92,21 +100,20 @@ def _is_name(part: Node) -> TypeGuard[Comparison]:
 
 def _along_few(session: Session, caller: Caller, parts: Sequence[Node], order: Order) -> _Walk | None:
     """Along the versions that one part of the search leads to, if they are few, or in order."""
-    found = _countable([(part, each) for part in parts if (each := source(part)) is not None])
-    counts = _counts(session, [each for _, each in found], FEW[order])
-    if counts and min(counts) <= FEW[order]:
-        part, begin = found[counts.index(min(counts))]
+    found = _counted(session, [(part, each) for part in parts if (each := source(part)) is not None])
+    fewest, part, begin = min(found, key=lambda each: each[0], default=(FEW + 1, None, None))
+    in_order = [(part, each) for _, part, each in found if each.ordered and order == "model"]
+    if begin is not None and fewest <= FEW:
         few = begin.keys().subquery()
         columns = few.c.model_id, few.c.number
+        sorted_ = sa.select(*columns).order_by(*(unindexed(column).desc() for column in columns))
         # OFFSET 0: no planner may begin with anything else.
-        sorted_ = sa.select(*columns).order_by(*(column.desc() for column in columns))
         keys = sorted_.offset(sa.literal_column("0")).subquery()
-    else:
-        in_order = [(part, each) for part, each in found if each.ordered and order == "model"]
-        if not in_order:
-            return None
+    elif in_order:
         part, begin = in_order[0]
         keys = begin.keys().subquery()
+    else:
+        return None
     of_key = sa.and_(keys.c.model_id == VersionRow.model_id, keys.c.number == VersionRow.number)
     rest = [each for each in parts if each is not part or not isinstance(part, Comparison)]
     query = _SHOWN.join(keys, of_key).where(of_model(caller.sees_models()))
@@ -127,24 +134,24 @@ def _along_times(caller: Caller, parts: Sequence[Node]) -> _Walk:
     return _Walk(_SHOWN.where(of_model(caller.sees_models())), columns.model_id, columns.number, parts)
 
 
-def _countable(found: Sequence[tuple[Node, Source]]) -> list[tuple[Node, Source]]:
+def _counted(session: Session, found: Sequence[tuple[Node, Source]]) -> list[tuple[int, Node, Source]]:
+    """How many keys each leads to at most, but for those that would have to be counted beyond all measure."""
     taken, left = [], _COUNTED
     for part, each in found:
         if len(each.parts) <= left:
             taken.append((part, each))
             left -= len(each.parts)
-    return taken
+    counts = iter(_counts(session, [selection for _, each in taken for selection in each.parts]))
+    return [(sum(next(counts) for _ in each.parts), part, each) for part, each in taken]
 
 
-def _counts(session: Session, sources: Sequence[Source], most: int) -> list[int]:
-    """How many keys there are in each, at most; nobody counts further than `most`."""
+def _counts(session: Session, selections: Sequence[Any]) -> list[int]:
+    """How many keys there are in each; nobody counts further than FEW."""
     counted = [
-        sa.select(sa.func.count()).select_from(part.limit(most + 1).subquery()).scalar_subquery()
-        for each in sources
-        for part in each.parts
+        sa.select(sa.func.count()).select_from(each.limit(FEW + 1).subquery()).scalar_subquery()
+        for each in selections
     ]
-    found = iter(session.execute(sa.select(*counted)).one() if counted else ())
-    return [sum(next(found) for _ in each.parts) for each in sources]
+    return list(session.execute(sa.select(*counted)).one()) if counted else []
 
 
 def _key(order: Order, version: Version) -> tuple[str | int, ...]:

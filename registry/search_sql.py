@@ -109,7 +109,8 @@ def _holds(said: Comparison) -> Condition:
     if said.field.name == "stage":
         holds = _in_stage(str(said.value))
         return holds if said.operator == "=" else sa.not_(holds)
-    return _compare(_COLUMNS[said.field.name], said)
+    column = _COLUMNS[said.field.name]
+    return _compare(unindexed(column) if said.field.name in _INDEXED else column, said)
 
 
 def _found(said: Comparison) -> Source | None:

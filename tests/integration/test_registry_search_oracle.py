@@ -268,7 +268,7 @@ def test_a_search_finds_what_it_says(
         caller = Caller("eve", caller.workspace, caller.workspace_id, rights=(Right("reader", "a*"),))
     for query, order, few in asked:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(search_plan.FEW, order, few)
+            patch.setattr(search_plan, "FEW", few)
             found = pages(database, caller, query.text, order, limit)
         sees = (lambda name: name.startswith("a")) if reader else (lambda _: True)
         assert found == expected(world, query, order, sees), query.text
