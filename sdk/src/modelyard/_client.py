@@ -304,6 +304,15 @@ class Client:
         """All versions of a model, newest first; pages are fetched while iterating."""
         return self._pages(f"/api/v1/models/{check_model(name)}/versions", Version.from_wire, {})
 
+    def search(self, query: str = "", *, order: str = "model") -> Iterator[Version]:
+        """Versions of all models for which a search holds; pages are fetched while iterating.
+
+        For example `tags.team = risk AND (metrics.auc[test] >= 0.97 OR stage = production)`; docs/search.md has the
+        grammar. `order` is "model" (newest model first, of each the newest version first) or "created" (newest version
+        first). Raises InvalidRequest (invalid_query), whose `data` tells position and what was expected there.
+        """
+        return self._pages("/api/v1/search", Version.from_wire, {"q": query, "order": order})
+
     def history(self, name: str, pointer: str | None = None, *, at: datetime | None = None) -> Iterator[Move]:
         """All moves of a model's pointers, or of one, newest first; with `at`: of each the one that counted at that time.
 

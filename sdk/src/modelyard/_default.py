@@ -195,6 +195,11 @@ def versions(name: str) -> Iterator[Version]:
     return _client().versions(name)
 
 
+def search(query: str = "", *, order: str = "model") -> Iterator[Version]:
+    """See Client.search."""
+    return _client().search(query, order=order)
+
+
 def history(name: str, pointer: str | None = None, *, at: datetime | None = None) -> Iterator[Move]:
     """See Client.history."""
     return _client().history(name, pointer, at=at)

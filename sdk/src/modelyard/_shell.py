@@ -18,6 +18,7 @@ import click
 from modelyard._errors import CaptureWarning, ModelyardError
 
 HINTS = {
+    "invalid_query": "`modelyard search --help` shows what a search looks like.",
     "unauthorized": "Log in with `modelyard login URL`, or set MODELYARD_TOKEN.",
     "forbidden": "`modelyard whoami` shows what you may do here.",
     "workspace_not_found": "`modelyard whoami` shows which workspace is asked, and what you may do there.",

@@ -64,6 +64,22 @@ def print_versions(versions: Iterable[Version]) -> None:
     print_table(columns, rows, "No versions yet.")
 
 
+def print_found(versions: Iterable[Version]) -> None:
+    rows = [
+        [
+            f"{version.model}/{version.number}",
+            version.stage,
+            ", ".join(version.aliases),
+            version.format,
+            _metrics(version),
+            when(version.created_at),
+            version.created_by,
+        ]
+        for version in versions
+    ]
+    print_table(["VERSION", "STAGE", "ALIASES", "FORMAT", "METRICS", "CREATED", "BY"], rows, "Nothing found.")
+
+
 def print_history(moves: Iterable[Move]) -> None:
     rows = [
         [

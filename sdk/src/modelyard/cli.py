@@ -43,6 +43,7 @@ from modelyard._portable_cli import cp, export, import_
 from modelyard._progress import progress_bar
 from modelyard._publisher_cli import publisher
 from modelyard._ref import parse_ref
+from modelyard._search_cli import search
 from modelyard._token_cli import token, whoami
 from modelyard._types import Version
 from modelyard._version import __version__
@@ -280,6 +281,7 @@ for command in (
     tag,
     compare,
     where,
+    search,
     whoami,
     token,
     principal,
