@@ -49,6 +49,11 @@ class Mlflow:
         seconds: float = self._ask(do="download", run=run, dest=str(dest))["seconds"]
         return seconds
 
+    def registry(self, rounds: int) -> dict[str, list[float]]:
+        """Seconds of each call of the model registry, by what it does; see _mlflow_worker.py."""
+        times: dict[str, list[float]] = self._ask(do="registry", rounds=str(rounds))["times"]
+        return times
+
     def _ask(self, **order: str) -> Any:
         assert self._worker.stdin  # noqa: S101 - a pipe, as mlflow() starts it
         print(json.dumps(order), file=self._worker.stdin, flush=True)
@@ -66,17 +71,26 @@ class Mlflow:
 @contextmanager
 def mlflow(directory: Path, *, database_url: str, bucket: str, endpoint: str) -> Iterator[Mlflow]:
     """MLflow's server and client, with their logs in `directory`, until the context ends."""
+    store = {"MLFLOW_S3_ENDPOINT_URL": endpoint, "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
+    with mlflow_storing(directory, database_url, f"s3://{bucket}", store) as running:
+        yield running
+
+
+@contextmanager
+def mlflow_storing(
+    directory: Path, database_url: str, destination: str, store: Mapping[str, str]
+) -> Iterator[Mlflow]:
+    """The same, with artifacts at `destination`; `store`: what the environment says of that."""
     install()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | QUIET | {"PATH": f"{HOME / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    store = {"MLFLOW_S3_ENDPOINT_URL": endpoint, "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
     database = database_url.replace("postgresql:", "postgresql+psycopg2:")  # SQLAlchemy's own default varies
-    places = ("--backend-store-uri", database, "--artifacts-destination", f"s3://{bucket}")
+    places = ("--backend-store-uri", database, "--artifacts-destination", destination)
     server = [str(HOME / "bin" / "mlflow"), "server", *SERVER, *places, "--port", str(port)]
     with ExitStack() as stack:
         log = stack.enter_context((directory / "mlflow.log").open("ab"))
-        running = stack.enter_context(_started(server, environment | store, stdout=log, stderr=log))
+        running = stack.enter_context(_started(server, environment | dict(store), stdout=log, stderr=log))
         _wait_for(f"{url}/health", running, directory / "mlflow.log")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
         client = [str(HOME / "bin" / "python"), str(WORKER), url]

@@ -2,6 +2,7 @@
 
     {"do": "upload", "path": …}                <- one line of JSON each on stdin
     {"do": "download", "run": …, "dest": …}
+    {"do": "registry", "rounds": …}            {"times": {call: [seconds]}} on stdout
     {"seconds": …, "run": …}                   -> one line each on stdout; {"error": …} when it failed
 
 The clock runs here, so neither this pipe nor MLflow's import counts. Creating the run is not timed.
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,31 @@ def download(run: str, dest: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun}
 
 
+def registry(client: MlflowClient, rounds: int) -> dict[str, Any]:
+    client.create_registered_model("bench")
+    calls = {
+        "create_version": lambda _: client.create_model_version(
+            "bench", "s3://bench/m", await_creation_for=0
+        ),
+        "get_version": lambda n: client.get_model_version("bench", str(1 + n)),
+        "search_page": lambda _: client.search_model_versions("name = 'bench'", max_results=100),
+        "transition": lambda n: client.transition_model_version_stage("bench", str(1 + n), "Production"),
+        "set_alias": lambda n: client.set_registered_model_alias("bench", "champion", str(1 + n)),
+    }
+    return {"times": {name: [timed(call, n) for n in range(rounds)] for name, call in calls.items()}}
+
+
+def timed(call: Callable[[int], object], number: int) -> float:
+    begun = time.perf_counter()
+    call(number)
+    return time.perf_counter() - begun
+
+
 def obey(client: MlflowClient, order: dict[str, str]) -> dict[str, Any]:
     if order["do"] == "upload":
         return upload(client, Path(order["path"]))
+    if order["do"] == "registry":
+        return registry(client, int(order["rounds"]))
     return download(order["run"], Path(order["dest"]))
 
 

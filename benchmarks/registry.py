@@ -1,6 +1,7 @@
-"""The registry's own speed: what its guards cost, and how soon a watcher hears of a commit. On PostgreSQL, the feed on SQLite as well.
+"""The registry's own speed: what its guards cost, how soon a watcher hears of a commit, calls beside MLflow's, searches of much. On PostgreSQL.
 
-    python -m benchmarks.registry [--rounds 200] [--only create|feed]
+
+    python -m benchmarks.registry [--rounds 200] [--only create|feed|throughput|search]
 
 Starts everything itself on loopback and removes it at the end, also on Ctrl-C. Table on stdout, progress on stderr. Last
 line: JSON, where a larger ratio is always better. docs/benchmarks.md says how to read it.
@@ -18,11 +19,13 @@ from pathlib import Path
 from benchmarks._feed import feed
 from benchmarks._guarding import guarding
 from benchmarks._report import Row, last_line, show
+from benchmarks._searching import searching
 from benchmarks._stack import as_context
+from benchmarks._throughput import throughput
 from deploy.local import TOKENS
 from tests.servers.postgres import Postgres, postgres
 
-PARTS = ("create", "feed")
+PARTS = ("create", "feed", "throughput", "search")
 
 
 def run(rounds: int, parts: set[str]) -> list[Row]:
@@ -41,6 +44,10 @@ def run(rounds: int, parts: set[str]) -> list[Row]:
             rows += guarding(home, database.new_database, rounds, token)
         if "feed" in parts:
             rows += feed(home, database.new_database, max(rounds // 2, 1), token)
+        if "throughput" in parts:
+            rows += throughput(home, database.new_database, rounds, token)
+        if "search" in parts:
+            rows += searching(home, database.new_database, rounds, token)
     return rows
 
 
