@@ -1,7 +1,6 @@
 """The composition root: settings in, a web application out. The only place that chooses database and storage."""
 
 import contextlib
-import threading
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -9,14 +8,10 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from registry import __version__, bootstrap
-from registry.audit_export import Exporter, export_in_background
 from registry.background import Background
-from registry.checkpoints import Signer
 from registry.database import Database
 from registry.deliveries.service import open_deliveries
 from registry.denials import Denials
-from registry.deployments import forget_silent
-from registry.expired import remove_expired
 from registry.feed import Feed
 from registry.http import (
     auth,
@@ -45,13 +40,11 @@ from registry.http import (
 from registry.http.strict import Gate
 from registry.identify import Identities
 from registry.oidc import Providers
-from registry.schedule import carry_out_due
 from registry.settings import Settings, is_loopback
-from registry.sweep import Rules, sweep_in_background
-from registry.trim import trim
+from registry.upkeep import upkeep
 from registry.vault import WEBHOOKS, Vault
 from registry.verify import verify_all
-from storage import BlobStore, open_store
+from storage import open_store
 
 DESCRIPTION = """\
 Keeps trained models, decides which version is in production, and tells whoever serves it.
@@ -64,9 +57,6 @@ Keeps trained models, decides which version is in production, and tells whoever 
 
 Every error is `application/problem+json` with a stable `code`.
 """
-
-
-TIDY_S = 600.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,22 +72,6 @@ def create_app(settings: Settings) -> FastAPI:
     store = open_store(settings.storage_url)
     verify = partial(verify_all, database, store)
     verifier = Background("verifier", lambda stop: verify(stopping=stop), interval_s=settings.verify_poll_s)
-    rules = Rules(settings.restore_window_s, settings.sweep_grace_s, settings.sweep_max_share)
-    sweep = partial(sweep_in_background, database, store, rules)
-    sweeper = Background("sweeper", lambda stop: sweep(stopping=stop), interval_s=settings.sweep_interval_s)
-
-    def tidy(stopping: threading.Event) -> None:
-        remove_expired(database)
-        forget_silent(database)
-        trim(database, settings.feed_retention_s, stopping=stopping)
-
-    tidier = Background("tidier", tidy, interval_s=TIDY_S)
-
-    scheduler = Background(
-        "scheduler",
-        lambda stop: carry_out_due(database, stopping=stop),
-        interval_s=settings.schedule_poll_s,
-    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -111,24 +85,17 @@ def create_app(settings: Settings) -> FastAPI:
             store.close()
             database.close()
             raise
-        checkpointer = _checkpointer(settings, database, store, key)
+        workers = [verifier, *upkeep(settings, database, store, key)]
         feed.start(database)
-        verifier.start()
-        sweeper.start()
-        checkpointer.start()
         deliveries.start(Vault(key, WEBHOOKS))
-        tidier.start()
-        scheduler.start()
+        for worker in workers:
+            worker.start()
         try:
             yield
         finally:
             await feed.stop()
-            await to_thread.run_sync(deliveries.stop)
-            await to_thread.run_sync(verifier.stop)
-            await to_thread.run_sync(sweeper.stop)
-            await to_thread.run_sync(checkpointer.stop)
-            await to_thread.run_sync(tidier.stop)
-            await to_thread.run_sync(scheduler.stop)
+            for stop in (deliveries.stop, *(worker.stop for worker in workers)):
+                await to_thread.run_sync(stop)
             store.close()
             database.close()
 
@@ -173,10 +140,3 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(noun.router)
     return app
-
-
-def _checkpointer(settings: Settings, database: Database, store: BlobStore, key: bytes) -> Background:
-    export = partial(export_in_background, Exporter(database, store, Signer(key)))
-    return Background(
-        "checkpointer", lambda stop: export(stopping=stop), interval_s=settings.audit_checkpoint_s
-    )

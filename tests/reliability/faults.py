@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from storage import BlobStore
 from storage.errors import StoreUnavailable
 
-BACKGROUND = {"verifier", "sweeper", "tidier", "feed"}
+BACKGROUND = {"verifier", "sweeper", "tidier", "scheduler", "feed"}
 """Threads whose calls are neither counted nor broken: when they run is chance."""
 
 
