@@ -1,5 +1,5 @@
-"""The registry's own speed: what its guards cost, how soon a watcher hears of a commit, calls beside MLflow's, searches of much. On PostgreSQL.
-
+"""The registry's own speed: what its guards cost, how soon a watcher hears of a commit, calls beside MLflow's, searches of much. On PostgreSQL,
+and where it matters on SQLite.
 
     python -m benchmarks.registry [--rounds 200] [--only create|feed|throughput|search]
 
