@@ -54,6 +54,7 @@ def test_no_page_repeats_or_skips_while_others_publish(api: TestClient, order: s
         publish(api, "b" if len(seen) % 2 else f"new-{len(seen)}")
         if page["next"] is None:
             break
+        assert page["next"] != params.get("after"), "no end"
         params["after"] = page["next"]
     assert [each for each in seen if each in before] == before
     assert len(set(seen)) == len(seen)

@@ -280,7 +280,8 @@ def pages(database: Database, caller: Caller, text: str, order: Any, limit: int)
         with database.read() as session:
             page = search_plan.search(session, caller, parse(text), order=order, limit=limit, after=after)
         found += [(version.model, version.number) for version in page.items]
-        after = page.next
-        if after is None:
+        if page.next is None:
             return found
         assert len(page.items) == limit
+        assert page.next != after, "no end"
+        after = page.next
