@@ -63,9 +63,12 @@ class Identities:
     def caller(self, authorization: str | None, workspace: str, request_id: str) -> Caller:
         """Who makes a request. Raises Unauthorized, WorkspaceNotFound or TooManyRequests."""
         key = self._key_of(authorization, workspace)
-        found = self._remembered(key) or self._learn(key)
-        self._spend(found)
-        return replace(found.caller, request_id=request_id)
+        return self._count(self._remembered(key) or self._learn(key), request_id)
+
+    def caller_at_once(self, authorization: str | None, workspace: str, request_id: str) -> Caller | None:
+        """Who makes a request; None: that takes asking the database. Raises Unauthorized or TooManyRequests."""
+        found = self._remembered(self._key_of(authorization, workspace))
+        return self._count(found, request_id) if found is not None else None
 
     def remembered(self, authorization: str | None, workspace: str) -> Caller | None:
         """Who it is, as far as that is known without asking the database. Raises Unauthorized."""
@@ -150,6 +153,10 @@ class Identities:
         if row.expires_at is not None and row.expires_at <= now:
             raise _unauthorized("This token has expired.")
         return row, owner, row.expires_at - now if row.expires_at is not None else None
+
+    def _count(self, found: _Found, request_id: str) -> Caller:
+        self._spend(found)
+        return replace(found.caller, request_id=request_id)
 
     def _spend(self, found: _Found) -> None:
         """Count requests by the minute. Each registry process counts its own."""

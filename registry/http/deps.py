@@ -82,8 +82,17 @@ class Guard:
 
     def admit(self, request: Request) -> None:
         """Find out who is calling, and whether they may. Raises Unauthorized, NotFound, Forbidden or TooManyRequests."""
-        caller = request.scope["caller"] = _identified(request)
+        caller = request.scope["caller"] = _identities(request).caller(*_asked(request))
         require(caller, self.permission, self._model(request, caller))
+
+    def admit_at_once(self, request: Request) -> bool:
+        """The same for whoever has asked a moment ago; False: that takes the database, and so a thread."""
+        caller = _identities(request).caller_at_once(*_asked(request))
+        if caller is None:
+            return False
+        request.scope["caller"] = caller
+        require(caller, self.permission, self._model(request, caller))
+        return True
 
     def _model(self, request: Request, caller: Caller) -> str | None:  # noqa: ARG002 - other guards need it
         model: str | None = request.path_params.get("model")
@@ -105,9 +114,18 @@ class OpenGuard(Guard):
         workspace, request_id = scope.get("workspace", DEFAULT), scope.get("request_id", "")
         scope["caller"] = Caller(NOBODY, workspace, workspace_id=0, request_id=request_id)
 
+    def admit_at_once(self, request: Request) -> bool:
+        """Always."""
+        self.admit(request)
+        return True
+
 
 class UploadGuard(Guard):
     """An upload is its creator's, who must still have the right to publish the model."""
+
+    def admit_at_once(self, request: Request) -> bool:  # noqa: ARG002 - which model it is of is in the database
+        """Never."""
+        return False
 
     def _model(self, request: Request, caller: Caller) -> str:
         database = cast("Database", request.app.state.database)
@@ -115,22 +133,23 @@ class UploadGuard(Guard):
             return open_upload(session, caller, request.path_params["upload"]).model
 
 
-def _identified(request: Request) -> Caller:
-    identities = cast("Identities", request.app.state.identities)
+def _identities(request: Request) -> Identities:
+    return cast("Identities", request.app.state.identities)
+
+
+def _asked(request: Request) -> tuple[str | None, str, str]:
     scope = request.scope
-    return identities.caller(
-        request.headers.get("authorization"), scope.get("workspace", DEFAULT), scope.get("request_id", "")
-    )
+    return request.headers.get("authorization"), scope.get("workspace", DEFAULT), scope.get("request_id", "")
 
 
 async def _look_again(request: Request) -> LookAgain:
-    identities = cast("Identities", request.app.state.identities)
-    asked = request.headers.get("authorization"), request.scope.get("workspace", DEFAULT)
+    identities = _identities(request)
+    authorization, workspace, _ = _asked(request)
 
     async def look() -> Caller:
-        caller = identities.remembered(*asked)
+        caller = identities.remembered(authorization, workspace)
         if caller is None:
-            caller = await to_thread.run_sync(identities.known, *asked)
+            caller = await to_thread.run_sync(identities.known, authorization, workspace)
         require(caller, Permission.READ)
         return caller
 

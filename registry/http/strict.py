@@ -102,7 +102,8 @@ class StrictRoute(APIRoute):
 
         async def strictly(request: Request) -> Response:
             try:
-                await to_thread.run_sync(guard.admit, request)
+                if not guard.admit_at_once(request):
+                    await to_thread.run_sync(guard.admit, request)
                 return await handle(self.request_class(request.scope, request.receive))
             except RegistryError as error:
                 if error.denied:
