@@ -72,10 +72,21 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """One number, of the whole or of a slice of a dataset."""
+
+    name: str
+    value: float
+    dataset: str = ""
+    slice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a publisher says about a version, beside its files.
 
-    Metrics, tags, metadata and parameters may change later (amend.py); all else is as immutable as the bytes.
+    Metrics (`measured`: on datasets), tags, metadata and parameters may change later (amend.py); all else is as immutable as
+    the bytes.
     """
 
     format: str
@@ -84,6 +95,7 @@ class Facts:
     example: str | None = None
     description: str = ""
     metrics: dict[str, float] | None = None
+    measured: Sequence[Metric] = ()
     tags: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
     parameters: dict[str, Any] | None = None
@@ -226,7 +238,7 @@ def _folders(path: str) -> Iterable[str]:
 
 
 def check_facts(facts: Facts, paths: Iterable[str]) -> None:
-    """Raise InvalidFacts when variants or the example name nothing among `paths`."""
+    """Raise InvalidFacts when variants or the example name nothing among `paths`, or something has a name twice."""
     known = set(paths)
     known |= {folder for path in known for folder in _folders(path)} | {"."}
     for variant in facts.variants:
@@ -238,6 +250,9 @@ def check_facts(facts: Facts, paths: Iterable[str]) -> None:
         names = [tensor["name"] for tensor in (facts.signature or {}).get(side, [])]
         if len(set(names)) != len(names):
             raise InvalidFacts(f"Two {side} of the signature have the same name.")
+    measured = [Metric(name, 0.0) for name in facts.metrics or {}] + list(facts.measured)
+    if len({(each.name, each.dataset, each.slice) for each in measured}) < len(measured):
+        raise InvalidFacts("One metric is given twice for the same dataset and slice.")
 
 
 def canonical_json(value: object) -> bytes:

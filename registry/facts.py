@@ -18,6 +18,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from registry.database import ReadSession, WriteSession
+from registry.domain import Metric
 from registry.facts_tables import HEAD, CardRow, FactRow
 from registry.keys import Key, belong
 from registry.tables import VersionRow
@@ -27,16 +28,6 @@ Kind = Literal["tag", "metadata", "parameter", "metric"]
 Value = str | float | bool | datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One number, of the whole or of a slice of a dataset."""
-
-    name: str
-    value: float
-    dataset: str = ""
-    slice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

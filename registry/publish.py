@@ -286,6 +286,7 @@ def _add_contents(session: WriteSession, new: Sequence[_Content]) -> dict[str, i
 def _add_facts(session: WriteSession, version: VersionRow, said: Facts) -> None:
     facts.add(session, version, "tag", said.tags or {})
     facts.add(session, version, "metric", said.metrics or {})
+    facts.add_metrics(session, version, said.measured)
     facts.add(session, version, "metadata", said.metadata or {})
     facts.add(session, version, "parameter", said.parameters or {})
 

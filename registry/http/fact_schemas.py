@@ -13,10 +13,8 @@ from registry import amend, lineage
 from registry.facts_tables import MAX_CARD_BYTES
 from registry.http import schemas
 from registry.http.fact_values import FactValue, Finite, Shown, ShownIfAny, values_of
-from registry.http.schemas import Answer, Generation, Label, Name, Number, Request, Text
+from registry.http.schemas import Answer, Generation, Label, Name, Number, Part, Request, Text
 
-# "" is the whole: no dataset, no slice.
-Part = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Line = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 

@@ -24,6 +24,8 @@ from registry.uploads import MAX_BLOBS
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# "" is the whole: no dataset, no slice.
+Part = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Number = Annotated[int, Field(ge=1, le=MAX_NUMBER, strict=True)]
 Generation = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
@@ -136,6 +138,15 @@ class PlacedFile(File):
     segments: Annotated[list[tuple[Offset, Offset, Offset]] | None, Field(max_length=MAX_SEGMENTS)] = None
 
 
+class Metric(Request):
+    """A metric, of the whole or of a slice of a dataset."""
+
+    name: Label
+    value: FiniteFloat
+    dataset: Part = ""
+    slice: Part = ""
+
+
 class VersionCreate(Request):
     upload: Name
     files: Annotated[list[PlacedFile], Field(max_length=MAX_FILES)]
@@ -146,6 +157,9 @@ class VersionCreate(Request):
     example: Path | None = None
     description: Text = ""
     metrics: Annotated[dict[Label, FiniteFloat], Field(max_length=1000)] = {}
+    measured: Annotated[
+        list[Metric], Field(max_length=1000, description="metrics of datasets and slices")
+    ] = []
     tags: Annotated[dict[Label, Text], Field(max_length=100)] = {}
     metadata: Annotated[dict[Label, FactValue], Field(max_length=200)] = {}
     parameters: Annotated[dict[Label, FactValue], Field(max_length=1000)] = {}

@@ -11,7 +11,7 @@ from starlette.types import Send
 
 from registry import browse, contents, publish
 from registry.chunks import LARGE
-from registry.domain import MAX_NUMBER, Facts, Variant
+from registry.domain import MAX_NUMBER, Facts, Metric, Variant
 from registry.errors import InvalidFiles, StoreUnavailable
 from registry.http import schemas
 from registry.http.deps import Config, Db, Publisher, Reader, Store, Verifying
@@ -65,6 +65,7 @@ def create_version(
         example=body.example,
         description=body.description,
         metrics=body.metrics,
+        measured=[Metric(**each.model_dump()) for each in body.measured],
         tags=body.tags,
         metadata=values_of(body.metadata),
         parameters=values_of(body.parameters),

@@ -98,6 +98,18 @@ def test_values_come_back_as_they_were(fraud: TestClient) -> None:
     assert (at_once["revision"], at_once["metadata"], at_once["parameters"]) == (0, wanted, wanted)
 
 
+def test_metrics_of_datasets_can_be_published_but_none_twice(fraud: TestClient) -> None:
+    measured = [{"name": "auc", "value": 0.9, "dataset": "test", "slice": part} for part in ("", "new")]
+    publish(fraud, "fraud", {"m": b"2"}, metrics={"auc": 0.8}, measured=measured)
+    found = fraud.get("/api/v1/models/fraud/versions/2/facts").json()
+    whole = {"name": "auc", "value": 0.8, "dataset": "", "slice": ""}
+    assert (found["revision"], found["metrics"]) == (0, [whole, *measured])
+    for twice in ([*measured, measured[0]], [whole]):
+        with pytest.raises(AssertionError, match="invalid_facts"):
+            publish(fraud, "fraud", {"m": b"3"}, metrics={"auc": 0.8}, measured=twice)
+    assert fraud.get("/api/v1/models/fraud").json()["latest"] == 2
+
+
 def test_a_change_names_what_changes_and_leaves_the_rest(fraud: TestClient) -> None:
     change(fraud, metadata={"owner": "kim", "stage": 1}, tags={"scan": "clean"})
     found = change(fraud, metadata={"owner": None, "stage": "one"}, parameters={"depth": 3})

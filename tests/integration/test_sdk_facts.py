@@ -35,7 +35,7 @@ def name(client: Client, tmp_path: Path) -> str:
     (tmp_path / "weights.bin").write_bytes(b"1")
     client.register(made, tmp_path / "weights.bin", metrics={"auc": 0.9}, tags={"team": "risk"})
     (tmp_path / "weights.bin").write_bytes(b"2")
-    client.register(made, tmp_path / "weights.bin", metrics={"auc": 0.95}, metadata={"first": NOON})
+    client.register(made, tmp_path / "weights.bin", metrics=[Metric("auc", 0.95)], metadata={"first": NOON})
     client.promote(made, 2)
     return made
 
@@ -55,7 +55,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Command:
     return run_command
 
 
-def test_facts_are_values_and_come_back(client: Client, name: str) -> None:
+def test_facts_are_values_and_come_back(client: Client, name: str, tmp_path: Path) -> None:
     found = client.change_facts(
         name,
         tags={"team": "risk", "run": 7},  # type: ignore[dict-item]  # as `publish` takes them
@@ -73,6 +73,10 @@ def test_facts_are_values_and_come_back(client: Client, name: str) -> None:
     with pytest.raises(Conflict) as refused:
         client.change_facts(name, tags={"a": "b"}, expected_revision=1)
     assert (refused.value.code, refused.value.data["revision"]) == ("facts_conflict", 2)
+    (tmp_path / "new").write_bytes(b"3")
+    measured = (Metric("auc", 0.9), Metric("auc", 0.8, "test"))
+    modelyard.register(name, tmp_path / "new", metrics=measured)
+    assert client.facts(f"{name}/3").metrics == measured
     for wrong in ({"a": float("nan")}, {"a": datetime(2026, 1, 1)}):  # noqa: DTZ001 - that is what is wrong
         with pytest.raises(ModelyardError):
             client.change_facts(name, metadata=wrong)  # type: ignore[arg-type]

@@ -114,7 +114,7 @@ class Client:
         model: Any,
         *,
         example: Any = None,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float] | Iterable[Metric] | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Value] | None = None,
@@ -125,8 +125,8 @@ class Client:
 
         `example`: a few rows as the estimator takes them (numpy array (rows, features) or pandas DataFrame). With it
         the version gets a signature, a recorded answer for checking reloads, and an ONNX variant if the estimator can
-        be converted. What cannot be had is told by a CaptureWarning. `metadata` and `parameters` are texts, numbers, booleans
-        and aware datetimes by name. Raises CaptureError and its kin for an estimator
+        be converted. What cannot be had is told by a CaptureWarning. `metrics` are numbers by name, or `Metric`s of datasets;
+        `metadata` and `parameters` are texts, numbers, booleans and aware datetimes by name. Raises CaptureError and its kin for an estimator
         that is not fitted, cannot be saved, or does not accept the example.
         """
         if isinstance(model, (str, os.PathLike)):
@@ -172,7 +172,7 @@ class Client:
         variants: Iterable[Variant] = (),
         signature: Signature | None = None,
         example: str | None = None,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float] | Iterable[Metric] | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
         metadata: Mapping[str, Value] | None = None,
@@ -610,14 +610,15 @@ def _understand(read: Callable[[Any], T], wire: Any) -> T:
 
 
 def _facts(
-    metrics: Mapping[str, float] | None,
+    metrics: Mapping[str, float] | Iterable[Metric] | None,
     description: str,
     tags: Mapping[str, str] | None,
     metadata: Mapping[str, Value] | None,
     parameters: Mapping[str, Value] | None,
 ) -> dict[str, Any]:
+    by_name, measured = (metrics, ()) if isinstance(metrics, Mapping) else ({}, metrics or ())
     # float(): numpy's numbers are not JSON's.
-    numbers = {name: float(value) for name, value in (metrics or {}).items()}
+    numbers = {name: float(value) for name, value in by_name.items()}
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise ModelyardError(f"Metric {name!r} is {value}, which JSON cannot carry: leave it out.")
@@ -626,6 +627,7 @@ def _facts(
         "metrics": numbers,
         "tags": {k: str(v) for k, v in (tags or {}).items()},
         # Left out where there is none: a registry of before there were such takes it all the same.
+        **({"measured": [metric.to_wire() for metric in measured]} if measured else {}),
         **({"metadata": values_to_wire(metadata)} if metadata else {}),
         **({"parameters": values_to_wire(parameters)} if parameters else {}),
     }
