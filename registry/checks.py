@@ -157,7 +157,9 @@ def _fits(narrow: list[int], wide: list[int]) -> bool:
 
 def _example(subject: Subject, _check: Mapping[str, Any]) -> Found:
     path = subject.version.example
-    said = f"It is {path}." if path is not None else "No example was recorded: publish it with one."
+    said = (
+        f"It is recorded in {path}." if path is not None else "No example was recorded: publish it with one."
+    )
     return path is not None, said, {"example": path}
 
 
@@ -224,7 +226,7 @@ def _tag(subject: Subject, check: Mapping[str, Any]) -> Found:
 def _card(subject: Subject, check: Mapping[str, Any]) -> Found:
     section = check["section"]
     passed = has_section(facts.card_of(subject.session, subject.version), section)
-    said = f"Its model card {'says' if passed else 'does not say'} something under {section!r}."
+    said = f"Its model card says {'something' if passed else 'nothing'} under {section!r}."
     return passed, said, {"fact revision": subject.version.fact_revision}
 
 

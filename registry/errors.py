@@ -69,7 +69,8 @@ RegistryError
     └── TooManyWatchers     as many wait for events as may
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class RegistryError(Exception):
@@ -396,8 +397,9 @@ class NoSuchEdge(Conflict):
 class ChecksFailed(Conflict):
     code = "checks_failed"
 
-    def __init__(self, findings: Sequence[object]) -> None:
-        super().__init__("The version is not as policy demands: see `findings`.", findings=list(findings))
+    def __init__(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        wrong = " ".join(finding["said"] for finding in findings if not finding["passed"])
+        super().__init__(f"The version is not as policy demands. {wrong}", findings=list(findings))
 
 
 class RequestClosed(Conflict):

@@ -1,10 +1,7 @@
 """docs/access.md tells the truth: its commands do what it says, from an empty registry to a workspace of its own."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +9,11 @@ import httpx2
 import modelyard
 import pytest
 
+from tests.guides import blocks, page, shell
 from tests.servers.app import TOKEN
 from tests.servers.registry import Registry
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+GUIDE = page("access.md")
 PLACE = "http://models.example:7070"
 
 
@@ -25,28 +23,12 @@ def public(start_registry: Callable[..., Registry]) -> Registry:
     return start_registry(environment={"MODELYARD_REGISTRY_HOST": "0.0.0.0"})  # noqa: S104 - for seconds
 
 
-def shell(script: str, folder: Path, **environment: str) -> str:
-    """What a script prints; every command in it must succeed."""
-    programs = Path(sys.executable).parent
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    told = subprocess.run(
-        ["bash", "-euc", script],
-        cwd=folder,
-        env=os.environ | {"MODELYARD_HOME": str(folder / "home"), "PATH": path} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert told.returncode == 0, told.stderr
-    return told.stdout
-
-
 def test_its_commands_give_what_it_says(
     public: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL)
-    assert "modelyard-registry serve --host 0.0.0.0" in blocks[0]
-    script = "".join(blocks[1:]).replace(PLACE, public.url)
+    to_start, *rest = (block.text for block in blocks(GUIDE))
+    assert "modelyard-registry serve --host 0.0.0.0" in to_start
+    script = "".join(rest).replace(PLACE, public.url)
     assert script.count("TOKEN=…") == 1
     told = shell(script.replace("TOKEN=…", f"TOKEN={TOKEN}"), tmp_path)
     assert re.findall(r"Workspace +(\w+)", told) == ["acme"]

@@ -1,6 +1,5 @@
 """docs/facts.md tells the truth: its code and commands run in order; a real adapter reports what it runs, and serves anyway."""
 
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,12 @@ import modelyard
 import pytest
 from modelyard import Client, Deployment, cli
 
+from tests.guides import blocks, page
 from tests.servers.adapter import adapters, register_onnx
 from tests.servers.ports import wait_until
 from tests.servers.registry import Registry
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "facts.md").read_text(encoding="utf-8")
+GUIDE = page("facts.md")
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def test_its_code_and_commands_do_what_it_says(
         client.promote("fraud", 2)
         names = {"version": version}
         ran = 0
-        for language, block in re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL):
-            if language == "python":
-                exec(compile(block, "docs/facts.md", "exec"), names)  # noqa: S102 - that is what it is for
+        for block in blocks(GUIDE):
+            if block.language == "python":
+                exec(compile(block.text, "docs/facts.md", "exec"), names)  # noqa: S102 - that is what it is for
                 continue
-            for line in block.splitlines():
+            for line in block.text.splitlines():
                 assert cli.run(shlex.split(line)[1:]) == 0, line
                 ran += 1
         assert ran == 8

@@ -6,20 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry.checks import KINDS
-from tests.e2e.test_access_guide import shell
+from tests.guides import blocks, page, shell
 from tests.servers.app import TOKEN
 from tests.servers.registry import Registry
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "governance.md").read_text(encoding="utf-8")
+GUIDE = page("governance.md")
 
 
 def test_its_commands_give_what_it_says(start_registry: Callable[..., Registry], tmp_path: Path) -> None:
-    script = "".join(re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL))
+    script = "".join(block.text for block in blocks(GUIDE))
     told = shell(script, tmp_path, MODELYARD_URL=start_registry().url, MODELYARD_TOKEN=TOKEN)
     for expected in (
-        "It would become a request that needs 1 approvals.",
+        "It would become a request that needs 1 approval.",
         "fraud/1 was not promoted yet: request 1 has to be approved",
         "State done",
+        "fraud/1 was not promoted yet: request 2 waits for its time",
         "Version fraud/1",
         "withdrawn",
         "fraud is frozen.\nfraud is not frozen.",

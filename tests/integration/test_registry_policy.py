@@ -185,6 +185,7 @@ def test_metrics_are_compared_with_the_holder(api: TestClient) -> None:
     refused = assert_problem(promote(api, "fraud", 3), 409, "checks_failed")
     [finding] = refused["findings"]
     assert finding["inputs"] == {"production holds": 1, "auc": 0.969, "production.auc": 0.972}
+    assert finding["said"] in refused["detail"]
     assert promote(api, "fraud", 2).status_code == 200
 
 

@@ -13,6 +13,8 @@ from modelyard._facts import Card, Comparison, Deployment, Facts, Lineage, Metri
 from modelyard._pairs import pairs
 from modelyard._ref import parse_ref
 
+_DIGITS = len("sha256:") + 12
+"""As much of a digest as people compare; --json has all of it."""
 _KINDS = ("tag", "metadata", "parameter", "metric")
 
 
@@ -271,7 +273,7 @@ def _print_comparison(found: Comparison) -> None:
     if found.files:
         click.echo()
         files = [
-            [f.path, f.left.digest if f.left else "-", f.right.digest if f.right else "-"]
+            [f.path, *(side.digest[:_DIGITS] if side else "-" for side in (f.left, f.right))]
             for f in found.files
         ]
         print_table(["FILE", one, other], files, "")

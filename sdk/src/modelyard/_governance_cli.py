@@ -207,11 +207,11 @@ def _print_request(found: PromotionRequest) -> None:
 
 
 def _print_verdict(verdict: Verdict) -> None:
-    from modelyard._tables import print_table, printable
+    from modelyard._tables import counted, print_table, printable
 
     told = {
         "moves": "It would be done at once.",
-        "asks": f"It would become a request that needs {verdict.approvals} approvals.",
+        "asks": f"It would become a request that needs {counted(verdict.approvals, 'approval')}.",
         "refused": "It would be refused.",
     }
     click.echo(told.get(verdict.outcome, verdict.outcome))
@@ -229,8 +229,10 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 def _edge(edge: Item) -> str:
+    from modelyard._tables import counted
+
     needs = [_check(check) for check in edge["checks"]]
-    needs += [f"{edge['approvals']} approvals"] if edge["approvals"] else []
+    needs += [counted(edge["approvals"], "approval")] if edge["approvals"] else []
     return f"{edge['from']} to {edge['to']}" + (f" ({', '.join(needs)})" if needs else "")
 
 

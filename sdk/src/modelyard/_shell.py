@@ -32,6 +32,10 @@ HINTS = {
     "version_not_found": "`modelyard ls MODEL` lists its versions.",
     "pointer_not_found": "`modelyard promote MODEL VERSION --to POINTER` gives it a version.",
     "pointer_vacant": "`modelyard promote MODEL VERSION --to POINTER` gives it a version.",
+    "checks_failed": "`modelyard promote MODEL VERSION --dry-run` shows what each check found.",
+    "no_such_edge": "`modelyard policy ls MODEL` shows which moves there are.",
+    "not_by_policy": "`modelyard policy ls MODEL` shows what its promotions need.",
+    "request_not_found": "`modelyard request ls MODEL --all` lists its promotion requests.",
     "generation_conflict": "Look with `modelyard history MODEL`, then repeat with the --expect that you mean.",
     "nothing_to_roll_back": "`modelyard history MODEL` shows every move.",
 }

@@ -80,7 +80,7 @@ def print_found(versions: Iterable[Version]) -> None:
     print_table(["VERSION", "STAGE", "ALIASES", "FORMAT", "METRICS", "CREATED", "BY"], rows, "Nothing found.")
 
 
-def print_history(moves: Iterable[Move]) -> None:
+def print_history(moves: Iterable[Move], otherwise: str) -> None:
     rows = [
         [
             when(move.at),
@@ -95,7 +95,7 @@ def print_history(moves: Iterable[Move]) -> None:
         for move in moves
     ]
     columns = ["WHEN", "POINTER", "FROM", "TO", "KIND", "GENERATION", "BY", "REASON"]
-    print_table(columns, rows, "Nothing has moved yet.")
+    print_table(columns, rows, otherwise)
 
 
 def print_model(model: Model) -> None:
@@ -140,13 +140,13 @@ def print_version(version: Version) -> None:
     print_table(["FILE", "SIZE", "DIGEST"], files, "")
 
 
-def promotion_told(promotion: Promotion) -> str:
-    """One sentence about what a promotion or rollback did."""
+def promotion_told(promotion: Promotion, *, timed: bool = False) -> str:
+    """One sentence about what a promotion or rollback did; `timed`: it is not for now."""
     name, pointer = promotion.model, promotion.pointer
     if promotion.request is not None:
         return printable(
-            f"{name}/{promotion.number} was not promoted yet: request {promotion.request} has to be approved, or its time "
-            f"has to come (modelyard request show {name} {promotion.request})"
+            f"{name}/{promotion.number} was not promoted yet: request {promotion.request} "
+            f"{'waits for its time' if timed else 'has to be approved'} (modelyard request show {name} {promotion.request})"
         )
     if pointer is None:
         told = f"{name}/{promotion.number} is now in stage {promotion.stage}"
@@ -155,6 +155,11 @@ def promotion_told(promotion: Promotion) -> str:
     else:
         told = f"{name}@{pointer.name} is now {name}/{pointer.number} (generation {pointer.generation})"
     return printable(told if promotion.moved else told.replace(" now", " already", 1))
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are: 1 approval, 2 approvals."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def size(count: float) -> str:

@@ -192,7 +192,7 @@ def promote(
             tell_verdict(as_json, client.preview(parsed.model, number, to))
             return
         promotion = client.promote(parsed.model, number, to, expected_generation=expect, reason=reason, at=at)
-    answer(as_json, promotion, lambda: click.echo(promotion_told(promotion)))
+    answer(as_json, promotion, lambda: click.echo(promotion_told(promotion, timed=at is not None)))
 
 
 @app.command()
@@ -265,9 +265,10 @@ def history(model: str, pointer: str | None, at: datetime | None, as_json: bool)
     """Show who moved what, when and why, newest first."""
     from modelyard._tables import print_history
 
+    otherwise = "Nothing has moved yet." if at is None else "Nothing had moved by then."
     with Client() as client:
         moves = list(client.history(model, pointer, at=at))
-    answer(as_json, moves, lambda: print_history(moves))
+    answer(as_json, moves, lambda: print_history(moves, otherwise))
 
 
 for command in (
