@@ -29,6 +29,11 @@ def _cache_dir() -> Path:
     return (Path(home) if home else Path.home() / ".modelyard") / "serving"
 
 
+def _absolute(_context: click.Context, _parameter: click.Parameter, path: Path) -> Path:
+    """Candidates are loaded in another working directory. Links stay links: the cache looks at them itself."""
+    return path.absolute()
+
+
 @click.command(context_settings={"auto_envvar_prefix": "MODELYARD_SERVE", "show_default": True})
 @click.option(
     "--registry", metavar="URL", envvar="MODELYARD_URL", help="The registry. [default: as the SDK finds it]"
@@ -42,7 +47,7 @@ def _cache_dir() -> Path:
 @click.option("--port", default=8080, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path, file_okay=False), default=_cache_dir, show_default=False,
-    help="Where versions are kept. [default: MODELYARD_HOME/serving]",
+    callback=_absolute, help="Where versions are kept. [default: MODELYARD_HOME/serving]",
 )  # fmt: skip
 @click.option(
     "--prefer", metavar="FORMAT", multiple=True, type=click.Choice(list(FORMATS)),

@@ -73,6 +73,12 @@ def test_the_environment_says_the_same(given: list[Settings]) -> None:
     assert [following.name for following in given[0].models] == ["fraud", "live"]
 
 
+def test_a_cache_directory_is_the_same_from_everywhere(given: list[Settings]) -> None:
+    invoke("--cache-dir", "here")
+    invoke(MODELYARD_HOME="home")
+    assert [each.cache_dir for each in given] == [Path("here").absolute(), Path("home/serving").absolute()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
