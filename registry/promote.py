@@ -70,6 +70,8 @@ def promote(
     pointer = moves.pointer(proposal.pointer) if proposal.pointer is not None else None
     _expect(proposal.pointer or "stage", pointer, expected_generation)
     if moves.is_there(version, to, pointer):
+        if request is not None:  # somebody else has done it: it cannot be done for this request any more
+            raise GenerationConflict(to, request.generation, proposal.generation, number)
         return moves.outcome(number, pointer)
     if (asked := moves.ask(proposal)) is not None:
         return moves.outcome(number, pointer, asked)
@@ -226,21 +228,25 @@ class _Moves:
         return list(self._session.scalars(query))
 
     def holder_before(self, pointer: PointerRow) -> int | None:
-        """The version that `pointer` held before its last promotion that no rollback has undone, unless it was deleted."""
+        """Who held `pointer` before the last move that no rollback has undone; versions that were deleted are passed over.
+
+        A rollback undoes every move since the version that it returns to was left.
+        """
         query = (
-            sa.select(MoveRow.kind, MoveRow.from_number)
+            sa.select(MoveRow.kind, MoveRow.from_number, MoveRow.to_number)
             .where(MoveRow.model_id == self._model.id, MoveRow.pointer == pointer.name)
             .order_by(MoveRow.generation.desc())
         )
-        undone = 0
+        returned_to: list[int | None] = []
         with self._session.execute(query.execution_options(yield_per=100)) as moves:
-            for kind, from_number in moves:
+            for kind, left, taken in moves:
                 if kind == "rollback":
-                    undone += 1
-                elif undone:
-                    undone -= 1
-                elif from_number is None or not self.is_deleted(from_number):
-                    return from_number
+                    returned_to.append(taken)
+                elif returned_to:
+                    if left == returned_to[-1]:
+                        returned_to.pop()
+                elif left is None or (left != pointer.number and not self.is_deleted(left)):
+                    return left
         return None
 
     def move(self, name: str, pointer: PointerRow | None, to: int | None, kind: MoveKind) -> PointerRow:

@@ -105,6 +105,19 @@ def test_repeated_rollback_goes_further_back_and_never_returns_to_a_rolled_back_
     assert roll_back(three).json()["number"] == 1
 
 
+def test_rollback_passes_over_deleted_versions_and_never_returns_to_the_holder(three: TestClient) -> None:
+    for number in (1, 2, 3):
+        promote(three, "fraud", number)
+    assert three.delete("/api/v1/models/fraud/versions/2").status_code == 200
+    assert roll_back(three).json()["number"] == 1
+    assert_problem(roll_back(three), 409, "nothing_to_roll_back")
+    promote(three, "fraud", 3)
+    promote(three, "fraud", 1)
+    assert three.delete("/api/v1/models/fraud/versions/3").status_code == 200
+    assert_problem(roll_back(three), 409, "nothing_to_roll_back")
+    assert not three.get("/api/v1/search", params={"q": "archived = true"}).json()["items"]
+
+
 def test_rollback_takes_a_version_back_out_of_staging(three: TestClient) -> None:
     promote(three, "fraud", 1)
     promote(three, "fraud", 2)

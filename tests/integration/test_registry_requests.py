@@ -246,6 +246,19 @@ def test_requests_are_commented_rejected_and_withdrawn(team: Team) -> None:
     assert {"request.opened", "request.commented", "request.rejected", "request.withdrawn"} <= kinds
 
 
+def test_what_somebody_else_has_done_cannot_be_done_for_a_request(team: Team, app: FastAPI) -> None:
+    rule(team.admin, "fraud", edge("*", "archived", approvals=1))
+    asked = team.ask(team.ann, 1, "archived")
+    due = team.ask(team.ann, 2, "archived", at=LONG_AGO)
+    rule(team.admin, "fraud", edge("*", "*"))
+    for number in (1, 2):
+        assert promote(team.admin, "fraud", number, "archived").json()["moved"] is True
+    assert_problem(team.approve(team.bob, asked), 409, "generation_conflict")
+    assert team.look(asked)["approved_by"] == []
+    schedule.carry_out_due(app.state.database)
+    assert team.look(due)["state"] == "outdated"
+
+
 def test_a_request_expires(team: Team, database: Database) -> None:
     request = team.ask(team.ann, 1)
     with database.engine.begin() as connection:

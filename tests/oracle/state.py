@@ -17,6 +17,10 @@ class Version:
     archived: bool = False
     deleted: bool = False
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {} if self.auc is None else {"auc": self.auc}
+
 
 @dataclass(frozen=True)
 class Move:

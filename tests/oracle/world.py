@@ -189,7 +189,7 @@ class World:
         if version != before:
             version.revision += 1
             self.told += 1
-        return done(fact_revision=version.revision, tags=version.tags)
+        return done(revision=version.revision, tags=version.tags)
 
     def delete(self, caller: Caller, model: str, number: int) -> Answer:
         owner = self._model(caller, "own", model)
@@ -398,9 +398,7 @@ class World:
         if expected not in (None, owner.generation(pointer)):
             raise Refused(409, "generation_conflict")
 
-    def _move(
-        self, caller: Caller, owner: Model, name: str, to: int | None, kind: str, reason: str
-    ) -> None:
+    def _move(self, caller: Caller, owner: Model, name: str, to: int | None, kind: str, reason: str) -> None:
         pointer = owner.pointers.setdefault(name, Pointer())
         move = Move(pointer.generation + 1, pointer.number, to, kind, caller.name, reason)
         pointer.moves.append(move)
@@ -548,9 +546,7 @@ class World:
         self._close(caller, owner, request, "done")
         self._do(caller, proposal, request.reason)
 
-    def _close(
-        self, caller: Caller, owner: Model, request: Request, how: str, *, tell: bool = False
-    ) -> None:
+    def _close(self, caller: Caller, owner: Model, request: Request, how: str, *, tell: bool = False) -> None:
         self._say(caller, owner, request, how, "")
         request.closed = how
         self.told += tell
