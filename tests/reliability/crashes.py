@@ -54,7 +54,7 @@ class Plan:
     kills: int = 12
     commits: int = 12
     life_s: float = 4.0
-    timeout_s: float = 120.0
+    timeout_s: float = 240.0
 
 
 @dataclass(slots=True)
