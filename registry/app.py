@@ -37,7 +37,7 @@ from registry.http import (
     webhooks,
     workspaces,
 )
-from registry.http.strict import Gate
+from registry.http.strict import PROBLEMS, Gate
 from registry.identify import Identities
 from registry.oidc import Providers
 from registry.settings import Settings, is_loopback
@@ -105,10 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        responses={
-            "4XX": {"model": schemas.ProblemDetails, "content": {"application/problem+json": {}}},
-            "5XX": {"model": schemas.ProblemDetails, "content": {"application/problem+json": {}}},
-        },
+        responses=PROBLEMS,
         redoc_url=None,
     )
     app.state.settings, app.state.database, app.state.store = settings, database, store
@@ -138,5 +135,6 @@ def create_app(settings: Settings) -> FastAPI:
         workspaces,
         webhooks,
     ):
-        app.include_router(noun.router)
+        # As they are: including them would have each application make each route anew, for its first request.
+        app.router.routes.extend(noun.router.routes)
     return app

@@ -21,7 +21,14 @@ from registry.domain import WORKSPACE_NAME
 from registry.errors import RegistryError
 from registry.http.deps import Guard
 from registry.http.errors import problem
+from registry.http.schemas import ProblemDetails
 from registry.settings import is_loopback
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemDetails, "content": {"application/problem+json": {}}}
+    for status in ("4XX", "5XX")
+}
+"""What every operation may answer."""
 
 _WORKSPACE = re.compile(rf"/w/(?P<name>{WORKSPACE_NAME})(?=/)", re.ASCII)
 
@@ -94,6 +101,9 @@ class StrictRoute(APIRoute):
     """A route whose body is bounded, and parsed by `parse_json`. (FastAPI's own bound answers in another error shape.)"""
 
     request_class: type[_StrictRequest] = _StrictRequest
+
+    def __init__(self, *path: Any, responses: dict[int | str, Any] | None = None, **options: Any) -> None:
+        super().__init__(*path, responses={**PROBLEMS, **(responses or {})}, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Hand a request with the strict parser to FastAPI, once its caller may make it: strangers' bodies are not read."""
