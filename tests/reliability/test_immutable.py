@@ -113,7 +113,7 @@ def test_no_route_changes_a_version(attacker: _Attacker, app: FastAPI) -> None:
     known = {"model": "m", "number": 1, "path": "a", "upload": attacker.upload["id"], "pointer": "production"}
     known |= {"digest": digest_of(FILES["a"]), "workspace": "default", "token": "t", "grant": 1}
     known |= {"principal": "p", "group": "g", "webhook": "w", "delivery": "d", "adapter": "a"}
-    known |= {"name": "n", "publisher": 1}
+    known |= {"name": "n", "publisher": 1, "pattern": "m", "request": 1}
     bodies: list[dict[str, Any]] = [
         {"json": {}},
         {"json": {"number": 1, "to": "production"}},
