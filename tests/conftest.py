@@ -7,12 +7,19 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Settings, servers and clients in these tests all find this token, unless a test says otherwise.
 for name in ("MODELYARD_REGISTRY_TOKEN", "MODELYARD_TOKEN"):
     os.environ[name] = "the-token-of-an-administrator"
 os.environ["MODELYARD_REGISTRY_SECRET_KEY"] = "the-key-of-every-registry-in-these-tests"
+
+# How long an example takes, or making one, is the machine's affair.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 pytest_plugins = [
     "tests.servers.s3",

@@ -25,6 +25,7 @@ COMMANDS = {
     "pull": ["fraud"],
     "ls": [],
     "show": ["fraud"],
+    "search": ["stage = production"],
     "history": ["fraud"],
     "export": ["fraud/1"],
     "cp": ["fraud/1", "--to", "http://127.0.0.1:1"],
@@ -189,14 +190,14 @@ def move(reason: str) -> Move:
 
 
 def test_a_reason_can_neither_colour_nor_hide_nor_format(capsys: pytest.CaptureFixture[str]) -> None:
-    print_history([move("[bold red]sneaky[/] \x1b[2J :smile: http://x")])
+    print_history([move("[bold red]sneaky[/] \x1b[2J :smile: http://x")], "")
     told = capsys.readouterr().out
     assert "[bold red]sneaky[/] \N{REPLACEMENT CHARACTER}[2J :smile: http://x" in told
     assert "\x1b" not in told
 
 
 def test_a_table_in_a_pipe_is_neither_cut_nor_folded(capsys: pytest.CaptureFixture[str]) -> None:
-    print_history([move("because " * 100 + "end")])
+    print_history([move("because " * 100 + "end")], "")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[1].rstrip().endswith("end")

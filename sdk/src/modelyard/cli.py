@@ -5,7 +5,7 @@
     push NAME PATH                register a file or directory      (--promote: and give it a pointer)
     promote REF | NAME VERSION    move a stage or alias             rollback NAME: move it back
     pull REF [DEST]               fetch and verify
-    ls [MODEL]  show REF|MODEL  history MODEL
+    ls [MODEL]  show REF|MODEL  history MODEL  search QUERY
     facts show|set|card|lineage REF   tag REF NAME=TEXT           what is said of a version
     compare REF REF               where MODEL: who runs it
     export REF [DEST]  import PATH [NAME]  cp REF --to URL     carry versions about
