@@ -94,7 +94,9 @@ def measure(
         ) as child:
             _tell(child, {**given, "since": writers[0].info().revision})
             _hear(child)  # all have asked
-            time.sleep(1)
+            time.sleep(
+                1
+            )  # they have sent their requests; no side can say that a server has read the last of them
             written = _write(writers, commits)
             return _latencies(written, _hear(child))
 

@@ -6,7 +6,6 @@ says how many rounds; CI has a few.
 
 import os
 import random
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,8 @@ import pytest
 from tests.integration.test_registry_access import People
 from tests.integration.test_registry_policy import edge, rule
 from tests.reliability.test_registry_races import many_connections, urls  # noqa: F401 - a fixture
-from tests.servers.app import ADMIN, publish
+from tests.reliability.witness import Witness
+from tests.servers.app import publish
 
 CALLERS = 64
 ROUNDS = int(os.environ.get("MODELYARD_RACE_ROUNDS", "4"))
@@ -35,7 +35,7 @@ def test_one_production_a_linear_history_and_no_approval_used_twice(urls: tuple[
         ThreadPoolExecutor(CALLERS) as pool,
     ):
         crowd = _Crowd(one, two)
-        witness = _Witness(urls[1])
+        witness = Witness(urls[1])
         witness.start()
         for _ in range(ROUNDS):
             statuses = Counter(pool.map(crowd.act, range(CALLERS)))
@@ -142,36 +142,3 @@ def _require_approvals_of_their_own(
             request["id"],
             approvers,
         )
-
-
-class _Witness:
-    """Reads while others write."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self.reads = 0
-        self.surprises: list[Any] = []
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        generation = 0
-        with httpx2.Client(base_url=self._url, timeout=60, headers=ADMIN) as api:
-            while not self._stop.is_set():
-                versions = api.get(f"{MODEL}/versions?limit=1000").json()["items"]
-                pointer = api.get(f"{MODEL}/pointers/production")
-                self.reads += 1
-                holders = [each["number"] for each in versions if each["stage"] == "production"]
-                if len(holders) > 1 or (generation and len(holders) != 1):
-                    self.surprises.append(holders)
-                if pointer.status_code == 200:
-                    if pointer.json()["generation"] < generation:
-                        self.surprises.append(pointer.json())
-                    generation = pointer.json()["generation"]

@@ -1,6 +1,5 @@
 """Many at once, against two real server processes, on both databases: one winner, no gap, no duplicate, no 5xx."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.reliability.witness import Witness
 from tests.servers.app import ADMIN, begin, create, promote, publish, send
 from tests.servers.registry import Registry
 
@@ -38,7 +38,7 @@ def many_connections(url: str) -> httpx2.Client:
 
 def test_64_racing_promoters_leave_one_production_and_a_linear_history(urls: tuple[str, str]) -> None:
     """In each of 50 rounds all promoters, on two servers, have seen the same generation; exactly one of them wins."""
-    witness = _Witness(urls[0])
+    witness = Witness(urls[0])
     with (
         many_connections(urls[0]) as api,
         many_connections(urls[1]) as other,
@@ -98,36 +98,3 @@ def test_200_concurrent_creations_are_numbered_1_to_200(urls: tuple[str, str]) -
         answers = list(pool.map(create_one, range(CREATIONS)))
     assert {answer.status_code for answer in answers} == {201}
     assert sorted(answer.json()["number"] for answer in answers) == list(range(1, CREATIONS + 1))
-
-
-class _Witness:
-    """Reads while others write: sees damage that a look at the end would not."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self.reads = 0
-        self.surprises: list[Any] = []
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        generation = 0
-        with httpx2.Client(base_url=self._url, timeout=60, headers=ADMIN) as api:
-            while not self._stop.is_set():
-                versions = api.get("/api/v1/models/race/versions?limit=1000")
-                pointer = api.get("/api/v1/models/race/pointers/production")
-                self.reads += 1
-                if pointer.status_code == 404:
-                    continue
-                holders = [v["number"] for v in versions.json()["items"] if v["stage"] == "production"]
-                seen = pointer.json()
-                if len(holders) > 1 or (generation and len(holders) != 1) or seen["generation"] < generation:
-                    self.surprises.append((holders, seen))
-                generation = seen["generation"]
