@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from registry import decide, identify, promote, requests
 from registry.access import Caller, Permission
+from registry.browse import pointer_rows
 from registry.database import WriteSession, utc_now
 from registry.decide import Proposal
 from registry.domain import Promotion
@@ -79,4 +80,5 @@ def carry_out(session: WriteSession, caller: Caller, model: ModelRow, request: R
 
 
 def _proposal(session: WriteSession, request: RequestRow, version: VersionRow) -> Proposal:
-    return decide.propose(session, version, request.to, request=request)
+    pointers = pointer_rows(session, version.model_id)
+    return decide.propose(version, pointers, request.to, request=request)

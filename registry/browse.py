@@ -1,4 +1,7 @@
-"""Looking: models, versions, pointers and history, in pages (pages.py)."""
+"""Looking: models, versions, pointers and history, in pages (pages.py).
+
+What is looked at all the time has its statement made once: making one anew takes as long as what the database does with it.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,7 +33,7 @@ from registry.errors import (
     VersionDeleted,
     VersionNotFound,
 )
-from registry.keys import Key, belong
+from registry.keys import Key, belong, given
 from registry.pages import Page, cut, read_cursor, read_time
 from registry.tables import (
     BlobRow,
@@ -141,8 +144,12 @@ def models(
 
 def version(session: Session, caller: Caller, name: str, number: int) -> Version:
     """One version. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
-    owner = model_row(session, caller, name)
-    return _versions(session, {owner.id: name}, [version_row(session, owner, number)])[0]
+    check_model_name(name)
+    key = {"workspace": caller.workspace_id, "model": name, "number": number}
+    row: Any = session.execute(_VERSION, key).first()
+    if row is None or row.deleted_at is not None or not caller.permits(Permission.READ, name):
+        row = version_row(session, model_row(session, caller, name), number)  # says what is wrong
+    return _versions(session, {row.model_id: name}, [row])[0]
 
 
 def versions(
@@ -259,8 +266,8 @@ def model_row(session: Session, caller: Caller, name: str, *, lock: bool = False
     Whoever changes anything of a model locks it first: all changes of one model queue here.
     """
     check_model_name(name)
-    query = sa.select(ModelRow).where(ModelRow.workspace_id == caller.workspace_id, ModelRow.name == name)
-    row = session.scalar(query.with_for_update() if lock else query)
+    key = {"workspace": caller.workspace_id, "model": name}
+    row = session.scalar(_MODEL_LOCKED if lock else _MODEL, key)
     if row is None or not caller.permits(Permission.READ, name):
         raise ModelNotFound(name)
     return row
@@ -268,12 +275,17 @@ def model_row(session: Session, caller: Caller, name: str, *, lock: bool = False
 
 def version_row(session: Session, owner: ModelRow, number: int) -> VersionRow:
     """A version that was not deleted. Raises VersionNotFound or VersionDeleted."""
-    row = session.get(VersionRow, (owner.id, number))
+    row = session.scalar(_VERSION_ROW, {"model": owner.id, "number": number})
     if row is None:
         raise VersionNotFound(owner.name, number)
     if row.deleted_at is not None:
         raise VersionDeleted(owner.name, number)
     return row
+
+
+def pointer_rows(session: Session, model_id: int) -> dict[str, PointerRow]:
+    """All pointers of a model, by name."""
+    return {row.name: row for row in session.scalars(_POINTERS_OF, {"model": model_id})}
 
 
 def _moves_at(owner: ModelRow, at: datetime) -> sa.Select[MoveRow]:
@@ -318,19 +330,17 @@ def _models(session: Session, rows: Sequence[ModelRow]) -> list[Model]:
 
 def versions_at(session: Session, keys: Sequence[Key]) -> list[Version]:
     """Versions, of any models, in this order; whoever asks has made sure that the caller may see them."""
-    query = sa.select(VersionRow.__table__, ModelRow.name).join(ModelRow, ModelRow.id == VersionRow.model_id)
-    found = session.execute(query.join(*belong(VersionRow, keys))) if keys else ()
+    found = session.execute(_VERSIONS_AT, given(keys)) if keys else ()
     rows = {(row.model_id, row.number): row for row in found}
     return _versions(session, {row.model_id: row.name for row in rows.values()}, [rows[key] for key in keys])
 
 
 def _versions(session: Session, names: Mapping[int, str], rows: Sequence[Any]) -> list[Version]:
-    """Columns only: a page of objects that the session keeps track of would take twice as long."""
     if not rows:
         return []
     keys = [(row.model_id, row.number) for row in rows]
-    held = _by_key(session, sa.select(*_HELD).join(*belong(PointerRow, keys)).order_by(PointerRow.name))
-    stored = _by_key(session, _stored_files().join(*belong(FileRow, keys)))
+    session.flush()  # these statements know nothing of what is pending
+    held, stored = _by_key(session, _HELD, keys), _by_key(session, _STORED, keys)
     said = facts.labels_of(session, keys)
     return [
         _version_of(names[key[0]], row, stored[key], held[key], said.get(key, facts.Labels()))
@@ -338,9 +348,11 @@ def _versions(session: Session, names: Mapping[int, str], rows: Sequence[Any]) -
     ]
 
 
-def _by_key(session: Session, query: sa.Select[*tuple[Any, ...]]) -> Mapping[Key, list[Any]]:
+def _by_key(
+    session: Session, query: sa.Select[*tuple[Any, ...]], keys: Sequence[Key]
+) -> Mapping[Key, list[Any]]:
     found: dict[Key, list[Any]] = defaultdict(list)
-    for row in session.execute(query):
+    for row in session.execute(query, given(keys)):
         found[row.model_id, row.number].append(row)
     return found
 
@@ -398,12 +410,38 @@ def _files_query() -> sa.Select[FileRow, ContentRow]:
     )
 
 
-def _stored_files() -> sa.Select[*tuple[Any, ...]]:
-    of_file: list[Any] = [FileRow.model_id, FileRow.number, FileRow.path]
-    of_content: list[Any] = [ContentRow.size, ContentRow.digest, ContentRow.verified_at, ContentRow.damaged]
-    query = sa.select(*of_file, *of_content).select_from(FileRow)
-    return query.join(ContentRow, ContentRow.id == FileRow.content_id).order_by(FileRow.path)
-
-
-_HELD: list[Any] = [PointerRow.model_id, PointerRow.number, PointerRow.name, PointerRow.kind]
+_MODEL = sa.select(ModelRow).where(
+    ModelRow.workspace_id == sa.bindparam("workspace"), ModelRow.name == sa.bindparam("model")
+)
+_MODEL_LOCKED = _MODEL.with_for_update()
+_VERSION_ROW = sa.select(VersionRow).where(
+    VersionRow.model_id == sa.bindparam("model"), VersionRow.number == sa.bindparam("number")
+)
+_POINTERS_OF = sa.select(PointerRow).where(PointerRow.model_id == sa.bindparam("model"))
+# Of tables, not of classes: objects that the session keeps track of would take twice as long.
+_MODELS, _VERSIONS, _POINTERS = ModelRow.__table__.c, VersionRow.__table__, PointerRow.__table__.c
+_FILES, _CONTENTS = FileRow.__table__.c, ContentRow.__table__.c
+_VERSION = (
+    sa.select(_VERSIONS)
+    .join(ModelRow.__table__, _MODELS.id == _VERSIONS.c.model_id)
+    .where(_MODELS.workspace_id == sa.bindparam("workspace"), _MODELS.name == sa.bindparam("model"))
+    .where(_VERSIONS.c.number == sa.bindparam("number"))
+)
+_VERSIONS_AT = (
+    sa.select(_VERSIONS, _MODELS.name)
+    .join(ModelRow.__table__, _MODELS.id == _VERSIONS.c.model_id)
+    .join(*belong(VersionRow))
+)
+_HELD: Any = (
+    sa.select(_POINTERS.model_id, _POINTERS.number, _POINTERS.name, _POINTERS.kind)
+    .join(*belong(PointerRow))
+    .order_by(_POINTERS.name)
+)
+_STORED: Any = (
+    sa.select(_FILES.model_id, _FILES.number, _FILES.path)
+    .add_columns(_CONTENTS.size, _CONTENTS.digest, _CONTENTS.verified_at, _CONTENTS.damaged)
+    .join(ContentRow.__table__, _CONTENTS.id == _FILES.content_id)
+    .join(*belong(FileRow))
+    .order_by(_FILES.path)
+)
 _MOVE_KEY_TYPES = (MoveRow.at.type, MoveRow.pointer.type, MoveRow.generation.type)

@@ -57,6 +57,8 @@ def coalesced(segments: Sequence[Segment]) -> list[Segment]:
 def keys_of(session: Session, segments: Sequence[Segment]) -> dict[int, str]:
     """Where the blobs of these segments are now."""
     wanted = {segment.blob for segment in segments}
+    if not wanted:
+        return {}
     return {
         row[0]: row[1]
         for row in session.execute(sa.select(BlobRow.id, BlobRow.key).where(BlobRow.id.in_(wanted)))
@@ -89,17 +91,13 @@ def reusable(session: Session, caller: Caller, digests: Sequence[str]) -> dict[s
 
     Nobody learns here that bytes exist which are somebody else's: what a caller may not read is not found.
     """
-    query = (
-        sa.select(ContentRow)
-        .join(FileRow, FileRow.content_id == ContentRow.id)
-        .join(
-            VersionRow,
-            sa.and_(VersionRow.model_id == FileRow.model_id, VersionRow.number == FileRow.number),
-        )
-        .join(ModelRow, ModelRow.id == VersionRow.model_id)
-        .where(caller.sees_models())
-        .where(ContentRow.digest.in_(digests), VersionRow.deleted_at.is_(None), is_sound())
+    of_version = sa.and_(VersionRow.model_id == FileRow.model_id, VersionRow.number == FileRow.number)
+    readable = (  # of any one of its versions: a content may have thousands
+        sa.exists()
+        .where(FileRow.content_id == ContentRow.id, of_version, VersionRow.deleted_at.is_(None))
+        .where(ModelRow.id == VersionRow.model_id, caller.sees_models())
     )
+    query = sa.select(ContentRow).where(ContentRow.digest.in_(digests), is_sound(), readable)
     return {content.digest: content for content in session.scalars(query)}
 
 

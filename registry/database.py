@@ -8,9 +8,11 @@ database changed under it and would have to fail. On PostgreSQL writers meet at 
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from registry.domain import sha256
 from registry.errors import DatabaseUnavailable
+
+_FRESH_S = 1.0
+"""A connection that was used within so many seconds is taken to be alive."""
 
 
 class ReadSession(Session):
@@ -160,9 +165,14 @@ class Database:
 def insert_or_ignore(session: WriteSession, table: type, *rows: dict[str, Any]) -> None:
     """Insert rows unless some with the same key are there; when one is being inserted right now, wait for that."""
     if rows:
-        on_sqlite = session.get_bind().dialect.name == "sqlite"
-        insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
-        session.execute(insert.on_conflict_do_nothing(), list(rows))
+        session.flush()
+        session.execute(_insert_or_ignore(table, session.get_bind().dialect.name), list(rows))
+
+
+@cache
+def _insert_or_ignore(table: Any, dialect: str) -> sa.Insert:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table.__table__).on_conflict_do_nothing()
 
 
 @contextmanager
@@ -176,13 +186,30 @@ def _translated() -> Iterator[None]:
 
 
 def _postgresql_engine(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=20,
         max_overflow=20,
-        pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "modelyard-registry"},
     )
+    # What the pool's own pre_ping does, but not for a connection that answered a moment ago: that is a round trip of each
+    # request's.
+    ping = engine.dialect.do_ping
+
+    @sa.event.listens_for(engine, "checkin")
+    def answered(_connection: Any, record: Any) -> None:
+        record.info["answered"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def require_answer(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("answered", 0.0) < _FRESH_S:
+            return
+        try:
+            ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DisconnectionError from error  # the pool makes a new connection
+
+    return engine
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:

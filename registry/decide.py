@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from registry import identify, policy, requests
 from registry.access import Caller, Permission
-from registry.browse import model_row, version_row
+from registry.browse import model_row, pointer_rows, version_row
 from registry.checks import Finding, Subject, evaluate
 from registry.database import ReadSession, WriteSession
 from registry.domain import canonical_json, check_pointer_name, stage_of
@@ -35,16 +33,20 @@ Session = ReadSession | WriteSession
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A promotion that somebody wants: `pointer` would move, from `generation` on."""
+    """A promotion that somebody wants: `pointer` would move, which is `held`, if it was ever used."""
 
     version: VersionRow
     source: str
     to: str
     pointer: str | None
-    generation: int
+    held: PointerRow | None
     reason: str = ""
     at: datetime | None = None
     request: RequestRow | None = None
+
+    @property
+    def generation(self) -> int:
+        return self.held.generation if self.held is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +80,24 @@ class Verdict:
 
 
 def propose(
-    session: Session,
     version: VersionRow,
+    pointers: Mapping[str, PointerRow],
     to: str,
     *,
     reason: str = "",
     at: datetime | None = None,
     request: RequestRow | None = None,
 ) -> Proposal:
-    """The promotion of a version to a stage or alias, as things are now. Raises InvalidName."""
-    held = sa.select(PointerRow).where(
-        PointerRow.model_id == version.model_id,
-        PointerRow.kind == "stage",
-        PointerRow.number == version.number,
-    )
-    stage = session.scalars(held).first()
+    """The promotion of a version to a stage or alias, the model's pointers being what they are. Raises InvalidName."""
+    stages = (each for each in pointers.values() if each.kind == "stage" and each.number == version.number)
+    stage = next(stages, None)
     if to in ("none", "archived"):
-        name, pointer = stage.name if stage is not None else None, stage
+        name, held = stage.name if stage is not None else None, stage
     else:
         check_pointer_name(to)
-        name, pointer = to, session.get(PointerRow, (version.model_id, to))
+        name, held = to, pointers.get(to)
     source = stage_of([stage.name] if stage is not None else [], archived=version.archived)
-    generation = pointer.generation if pointer is not None else 0
-    return Proposal(version, source, to, name, generation, reason, at, request)
+    return Proposal(version, source, to, name, held, reason, at, request)
 
 
 def judge(session: Session, caller: Caller, model: ModelRow, proposal: Proposal) -> Verdict:
@@ -123,7 +120,7 @@ def preview(
 ) -> tuple[ModelRow, Proposal, Verdict]:
     """What would become of a promotion. Raises ModelNotFound, VersionNotFound, VersionDeleted or InvalidName."""
     owner = model_row(session, caller, model)
-    proposal = propose(session, version_row(session, owner, number), to)
+    proposal = propose(version_row(session, owner, number), pointer_rows(session, owner.id), to)
     return owner, proposal, judge(session, caller, owner, proposal)
 
 

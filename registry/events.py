@@ -23,6 +23,11 @@ from registry.tables import EventRow, FeedRow, ModelRow
 
 E = TypeVar("E")
 
+# Of tables, not of classes, and made once: that takes a fraction of the time.
+_FEED = FeedRow.__table__
+_NEXT_REVISION = sa.update(_FEED).values(revision=_FEED.c.revision + 1).returning(_FEED.c.revision)
+_INSERT = sa.insert(EventRow.__table__)
+
 
 def record(session: WriteSession, model: ModelRow, kind: str, data: dict[str, Any]) -> int:
     """Add an event to the feed and return its revision.
@@ -30,14 +35,12 @@ def record(session: WriteSession, model: ModelRow, kind: str, data: dict[str, An
     The feed's row stays locked until the commit, so that a watcher which has seen revision n can never be shown n - 1
     later. Call it as late as possible, and always after the model's row is locked: one order, no deadlock.
     """
-    revision: int | None = session.scalar(
-        sa.update(FeedRow).values(revision=FeedRow.revision + 1).returning(FeedRow.revision)
-    )
+    session.flush()
+    revision: int | None = session.scalar(_NEXT_REVISION)
     if revision is None:
         raise RuntimeError("the feed table has lost its row; run `modelyard-registry migrate`")
-    session.add(
-        EventRow(revision=revision, kind=kind, workspace_id=model.workspace_id, model=model.name, data=data)
-    )
+    event = {"revision": revision, "kind": kind, "workspace_id": model.workspace_id}
+    session.execute(_INSERT, {**event, "model": model.name, "data": data})
     session.info["revision"] = revision
     return revision
 

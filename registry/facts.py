@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from registry.database import ReadSession, WriteSession
 from registry.domain import Metric
 from registry.facts_tables import HEAD, CardRow, FactRow
-from registry.keys import Key, belong
+from registry.keys import Key, belong, given
 from registry.tables import VersionRow
 
 Session = ReadSession | WriteSession
@@ -28,6 +28,13 @@ Kind = Literal["tag", "metadata", "parameter", "metric"]
 Value = str | float | bool | datetime
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FACTS = FactRow.__table__.c
+_LABELS = (
+    sa.select(_FACTS.model_id, _FACTS.number, _FACTS.kind, _FACTS.name, _FACTS.text, _FACTS.value)
+    .join(*belong(FactRow))
+    .where(_FACTS.kind.in_(["metric", "tag"]), _FACTS.dataset == "", _FACTS.slice == "")
+    .order_by(_FACTS.name)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,7 @@ def card_of(session: Session, version: VersionRow) -> str:
 def labels_of(session: Session, keys: Sequence[Key]) -> Mapping[Key, Labels]:
     """The labels of some versions: one query, however many they are."""
     found: dict[Key, Labels] = defaultdict(Labels)
-    of_fact: list[Any] = [FactRow.kind, FactRow.name, FactRow.text, FactRow.value]
-    query = sa.select(FactRow.model_id, FactRow.number, *of_fact).join(*belong(FactRow, keys))
-    shown = FactRow.kind.in_(["metric", "tag"]), FactRow.dataset == "", FactRow.slice == ""
-    for model_id, number, kind, name, text, value in session.execute(
-        query.where(*shown).order_by(FactRow.name)
-    ):
+    for model_id, number, kind, name, text, value in session.execute(_LABELS, given(keys)):
         if kind == "metric":
             found[model_id, number].metrics[name] = value
         else:

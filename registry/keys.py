@@ -8,19 +8,27 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from registry.tables import Base
+
 Key = tuple[int, int]
 """model_id and number."""
 
 
-def belong(table: Any, keys: Sequence[Key]) -> tuple[Any, sa.ColumnElement[bool]]:
-    """What to join a table with the columns `model_id` and `number` with, to get what belongs to these versions.
+def belong(table: type[Base]) -> tuple[Any, sa.ColumnElement[bool]]:
+    """What to join a table with the columns `model_id` and `number` with, to get what belongs to the versions `given`.
 
     The keys are one parameter, however many they are: one statement to plan, whose rows each database finds by an index.
     """
     # Spelled out, each number of keys would be another statement, and SQLite would read all of the table.
-    given = json_rows(sa.bindparam(None, json.dumps(keys), type_=sa.Text())).table_valued("value")
+    given = json_rows(sa.bindparam("keys", type_=sa.Text())).table_valued("value")
     model_id, number = (sa.cast(given.c.value.op("->>")(at), sa.BigInteger) for at in _COLUMNS)
-    return given, sa.and_(table.model_id == model_id, table.number == number)
+    columns = table.__table__.c
+    return given, sa.and_(columns.model_id == model_id, columns.number == number)
+
+
+def given(keys: Sequence[Key]) -> dict[str, str]:
+    """The parameter of a statement with `belong`."""
+    return {"keys": json.dumps(keys)}
 
 
 _COLUMNS: tuple[Any, Any] = (sa.literal_column("0"), sa.literal_column("1"))

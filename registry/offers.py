@@ -24,6 +24,13 @@ from storage.errors import StorageError
 
 Session = ReadSession | WriteSession
 
+_BLOBS, _LEASES = BlobRow.__table__, LeaseRow.__table__.c
+_REVIVE = (
+    sa.update(_BLOBS)
+    .where(_BLOBS.c.id.in_(sa.select(_LEASES.blob_id).where(_LEASES.upload_id == sa.bindparam("upload"))))
+    .where(_BLOBS.c.state == "condemned")
+    .values(state="live", condemned_at=None)
+)
 _BASE_VERSIONS = 3
 _BASE_BYTES = 8 << 20  # of lists of chunks: those of 29 GiB
 
@@ -138,9 +145,7 @@ def lease(session: WriteSession, upload_id: str, blobs: Collection[int]) -> None
         session, LeaseRow, *({"upload_id": upload_id, "blob_id": blob} for blob in sorted(blobs))
     )
     # The sweep may have condemned one since it was looked up: it is needed again.
-    leased = BlobRow.id.in_(sa.select(LeaseRow.blob_id).where(LeaseRow.upload_id == upload_id))
-    condemned = sa.update(BlobRow).where(leased, BlobRow.state == "condemned")
-    session.execute(condemned.values(state="live", condemned_at=None))
+    session.execute(_REVIVE, {"upload": upload_id})
 
 
 def lost(database: Database, store: BlobStore, blobs: Collection[BlobRow]) -> set[int]:

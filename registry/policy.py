@@ -62,7 +62,7 @@ def lift(
 
 def policies(session: Session, caller: Caller) -> Sequence[Policy]:
     """Those of patterns whose models the caller may all read, by pattern."""
-    rows = session.scalars(_newest(caller.workspace_id).order_by(PolicyRow.pattern))
+    rows = session.scalars(_NEWEST, {"workspace": caller.workspace_id})
     return [_policy_of(row) for row in rows if caller.permits(Permission.READ, row.pattern)]
 
 
@@ -81,20 +81,22 @@ def of_model(session: Session, caller: Caller, model: str) -> Sequence[Policy]:
 
 def applying(session: Session, model: ModelRow) -> Sequence[Policy]:
     """All that count for a model, by pattern."""
-    fits = name_matches(sa.literal(model.name), PolicyRow.pattern)
-    rows = session.scalars(_newest(model.workspace_id).where(fits).order_by(PolicyRow.pattern))
+    rows = session.scalars(_APPLYING, {"workspace": model.workspace_id, "model": model.name})
     return [_policy_of(row) for row in rows]
 
 
-def _newest(workspace_id: int) -> sa.Select[PolicyRow]:
-    newer = sa.orm.aliased(PolicyRow)
-    outdone = sa.exists().where(
-        newer.workspace_id == PolicyRow.workspace_id,
-        newer.pattern == PolicyRow.pattern,
-        newer.revision > PolicyRow.revision,
-    )
-    of_workspace = PolicyRow.workspace_id == workspace_id
-    return sa.select(PolicyRow).where(of_workspace, PolicyRow.rules.is_not(None), ~outdone)
+_NEWER = sa.orm.aliased(PolicyRow)
+_OUTDONE = sa.exists().where(
+    _NEWER.workspace_id == PolicyRow.workspace_id,
+    _NEWER.pattern == PolicyRow.pattern,
+    _NEWER.revision > PolicyRow.revision,
+)
+_NEWEST = (
+    sa.select(PolicyRow)
+    .where(PolicyRow.workspace_id == sa.bindparam("workspace"), PolicyRow.rules.is_not(None), ~_OUTDONE)
+    .order_by(PolicyRow.pattern)
+)
+_APPLYING = _NEWEST.where(name_matches(sa.bindparam("model", type_=sa.String), PolicyRow.pattern))
 
 
 def _locked(session: WriteSession, caller: Caller, pattern: str, expected: int | None) -> PolicyRow | None:

@@ -16,11 +16,10 @@ Policy (decide.py) is asked before anything moves. It may refuse, or make a requ
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import defer
 
 from registry import audit, decide, events
 from registry.access import Caller
-from registry.browse import model_row, pointer_of, version_row
+from registry.browse import model_row, pointer_of, pointer_rows, version_row
 from registry.database import WriteSession, utc_now
 from registry.decide import Proposal
 from registry.domain import (
@@ -45,6 +44,31 @@ from registry.tables import ContentRow, FileRow, MoveRow, PointerRow, VersionRow
 NO_MOVE_BEFORE = "sha256:" + "0" * 64
 """The `previous_digest` of a pointer's first move."""
 
+_CONTENTS_OF = (
+    sa.select(ContentRow.__table__.c.damaged, ContentRow.__table__.c.verified_at)
+    .join(FileRow.__table__, FileRow.__table__.c.content_id == ContentRow.__table__.c.id)
+    .where(FileRow.__table__.c.model_id == sa.bindparam("model"))
+    .where(FileRow.__table__.c.number == sa.bindparam("number"))
+)
+_ARCHIVE = (
+    sa.update(VersionRow.__table__)
+    .where(VersionRow.__table__.c.model_id == sa.bindparam("model"))
+    .where(VersionRow.__table__.c.number == sa.bindparam("version"))
+    .values(archived=True)
+)
+_NOW = sa.select(utc_now().label("now")).subquery()
+_MOVES = MoveRow.__table__.c
+_MOVE_AND_NOW = sa.select(_NOW.c.now, _MOVES.at, _MOVES.digest).outerjoin_from(
+    _NOW,
+    MoveRow.__table__,
+    sa.and_(
+        _MOVES.model_id == sa.bindparam("model"),
+        _MOVES.pointer == sa.bindparam("pointer"),
+        _MOVES.generation == sa.bindparam("generation"),
+    ),
+)
+"""The time, and a move, if there is one."""
+
 
 def promote(
     session: WriteSession,
@@ -66,8 +90,8 @@ def promote(
     """
     moves = _Moves(session, caller, model, "version.promoted", reason, request)
     version = moves.version(number)
-    proposal = decide.propose(session, version, to, reason=reason, at=at, request=request)
-    pointer = moves.pointer(proposal.pointer) if proposal.pointer is not None else None
+    proposal = decide.propose(version, moves.pointers, to, reason=reason, at=at, request=request)
+    pointer = proposal.held
     _expect(proposal.pointer or "stage", pointer, expected_generation)
     if moves.is_there(version, to, pointer):
         if request is not None:  # somebody else has done it: it cannot be done for this request any more
@@ -99,7 +123,7 @@ def roll_back(
     """
     moves = _Moves(session, caller, model, "pointer.rolled_back", reason)
     check_pointer_name(pointer_name)
-    pointer = moves.pointer(pointer_name)
+    pointer = moves.pointers.get(pointer_name)
     if pointer is None:
         raise PointerNotFound(model, pointer_name)
     _expect(pointer_name, pointer, expected_generation)
@@ -125,7 +149,7 @@ def remove(
     """Let a pointer hold nothing. It keeps its generation and history. Raises as `roll_back` does."""
     moves = _Moves(session, caller, model, "pointer.removed", reason)
     check_pointer_name(pointer_name)
-    pointer = moves.pointer(pointer_name)
+    pointer = moves.pointers.get(pointer_name)
     if pointer is None:
         raise PointerNotFound(model, pointer_name)
     _expect(pointer_name, pointer, expected_generation)
@@ -144,7 +168,7 @@ def _take(
     if name in POINTER_STAGES:
         version.archived = False
     if name == "production" and displaced is not None:
-        moves.version(displaced).archived = True
+        moves.archive(displaced)
     return moves.outcome(version.number, moved)
 
 
@@ -180,8 +204,10 @@ class _Moves:
         self._reason = reason
         self._request = request
         self._revision: int | None = None
+        self._versions: dict[int, VersionRow] = {}
         self._model = model_row(session, caller, model, lock=True)
         decide.require_thawed(self._model)
+        self.pointers = pointer_rows(session, self._model.id)
 
     def ask(self, proposal: Proposal) -> int | None:
         """None, or the number of the request that policy makes of it."""
@@ -192,7 +218,7 @@ class _Moves:
 
     def ask_to_remove(self, pointer: PointerRow) -> None:
         held = self.version(pointer.number) if pointer.number is not None else None
-        source = decide.propose(self._session, held, pointer.name).source if held is not None else "none"
+        source = decide.propose(held, self.pointers, pointer.name).source if held is not None else "none"
         decide.allow_removal(self._session, self._caller, self._model, pointer.name, source)
 
     def is_there(self, version: VersionRow, to: str, pointer: PointerRow | None) -> bool:
@@ -202,13 +228,16 @@ class _Moves:
         return pointer is not None and pointer.number == version.number
 
     def version(self, number: int) -> VersionRow:
-        return version_row(self._session, self._model, number)
+        if number not in self._versions:
+            self._versions[number] = version_row(self._session, self._model, number)
+        return self._versions[number]
+
+    def archive(self, number: int) -> None:
+        self._session.execute(_ARCHIVE, {"model": self._model.id, "version": number})
 
     def require_sound(self, number: int) -> None:
         """Nothing is promoted whose bytes are not known to be right."""
-        files = FileRow.model_id == self._model.id, FileRow.number == number
-        query = sa.select(ContentRow).join(FileRow, FileRow.content_id == ContentRow.id).where(*files)
-        found = self._session.scalars(query.options(defer(ContentRow.layout))).all()
+        found = self._session.execute(_CONTENTS_OF, {"model": self._model.id, "number": number}).all()
         if any(content.damaged for content in found):
             raise VersionDamaged(self._model.name, number)
         if any(content.verified_at is None for content in found):
@@ -218,14 +247,8 @@ class _Moves:
         row = self._session.get(VersionRow, (self._model.id, number))
         return row is None or row.deleted_at is not None
 
-    def pointer(self, name: str) -> PointerRow | None:
-        return self._session.get(PointerRow, (self._model.id, name))
-
     def stages_of(self, number: int) -> list[PointerRow]:
-        query = sa.select(PointerRow).where(
-            PointerRow.model_id == self._model.id, PointerRow.kind == "stage", PointerRow.number == number
-        )
-        return list(self._session.scalars(query))
+        return [each for each in self.pointers.values() if each.kind == "stage" and each.number == number]
 
     def holder_before(self, pointer: PointerRow) -> int | None:
         """Who held `pointer` before the last move that no rollback has undone; versions that were deleted are passed over.
@@ -251,7 +274,8 @@ class _Moves:
 
     def move(self, name: str, pointer: PointerRow | None, to: int | None, kind: MoveKind) -> PointerRow:
         generation = pointer.generation if pointer is not None else 0
-        before = self._session.get(MoveRow, (self._model.id, name, generation))
+        previous = {"model": self._model.id, "pointer": name, "generation": generation}
+        before = self._session.execute(_MOVE_AND_NOW, previous).one()
         move = MoveRow(
             model_id=self._model.id,
             pointer=name,
@@ -261,23 +285,20 @@ class _Moves:
             kind=kind,
             actor=self._caller.name,
             reason=self._reason,
-            at=self._now(before),
-            previous_digest=before.digest if before is not None else NO_MOVE_BEFORE,
+            # Clocks may go back, history does not: who held a pointer at some time has one answer.
+            at=max(before.now, before.at or before.now),
+            previous_digest=before.digest or NO_MOVE_BEFORE,
         )
         move.digest = move_digest(self._model.name, move)
         if pointer is None:
             pointer = PointerRow(model_id=self._model.id, name=name, kind=check_pointer_name(name))
+            self.pointers[name] = pointer
         pointer.number, pointer.generation = to, move.generation
         pointer.moved_at, pointer.moved_by = move.at, move.actor
         self._session.add_all([pointer, move])
         self._session.flush()  # vacated stages must be free before the next move takes one
         self.announce("pointer.moved", _moved(move))
         return pointer
-
-    def _now(self, before: MoveRow | None) -> datetime:
-        """Clocks may go back, history does not: who held a pointer at some time has one answer."""
-        now = self._session.scalars(sa.select(utc_now())).one()
-        return now if before is None else max(now, before.at)
 
     def announce(self, kind: str, data: dict[str, object]) -> None:
         self._revision = events.record(self._session, self._model, kind, data)

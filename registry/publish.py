@@ -43,6 +43,32 @@ from storage.errors import BlobNotFound, StorageError
 MAX_SEGMENTS = 100_000
 """Stretches of which one version may consist."""
 
+_MODELS, _VERSIONS = ModelRow.__table__, VersionRow.__table__
+_COMMITTED = (
+    sa.select(_VERSIONS.c.number, _VERSIONS.c.manifest_digest, _MODELS.c.name)
+    .join(_MODELS, _MODELS.c.id == _VERSIONS.c.model_id)
+    .where(
+        _VERSIONS.c.upload_id == sa.bindparam("upload"), _MODELS.c.workspace_id == sa.bindparam("workspace")
+    )
+)
+_REUSED = (
+    sa.select(ContentRow)
+    .where(ContentRow.id.in_(sa.bindparam("contents", expanding=True)))
+    .order_by(ContentRow.id)
+    .with_for_update(read=True)
+)
+_BOUND = sa.select(ContentBlobRow.__table__).where(
+    ContentBlobRow.__table__.c.content_id.in_(sa.bindparam("contents", expanding=True))
+)
+_BLOBS = BlobRow.__table__.c
+_STILL_LIVE = (
+    sa.select(_BLOBS.id)
+    .where(_BLOBS.id.in_(sa.bindparam("blobs", expanding=True)), _BLOBS.state == "live", ~_BLOBS.damaged)
+    .order_by(_BLOBS.id)
+    .with_for_update(read=True)
+)
+_RELEASE = sa.delete(LeaseRow.__table__).where(LeaseRow.__table__.c.upload_id == sa.bindparam("upload"))
+
 Stretch = tuple[str, int, int]
 """Digest of a blob, offset, length: how a client says where the bytes of a file are."""
 
@@ -125,7 +151,7 @@ def commit(
         session.flush()
         _add_facts(session, version, said)
         _add_files(session, owner.id, number, placed)
-        session.execute(sa.delete(LeaseRow).where(LeaseRow.upload_id == upload_id))
+        session.execute(_RELEASE, {"upload": upload_id})
         workspaces.count(session, caller, versions=1, bytes_=sum(file.size for file in files))
         events.record(session, owner, "version.created", {"number": number, "digest": digest})
         audit.record(
@@ -138,18 +164,12 @@ def _committed(
     session: browse.Session, caller: Caller, model: str, upload_id: str, files: Sequence[File]
 ) -> browse.Version | None:
     """The version that this upload became. Raises UploadUsed if it is another one than is asked for now."""
-    query = (
-        sa.select(VersionRow, ModelRow)
-        .join(ModelRow, ModelRow.id == VersionRow.model_id)
-        .where(VersionRow.upload_id == upload_id, ModelRow.workspace_id == caller.workspace_id)
-    )
-    found = session.execute(query).first()
+    found = session.execute(_COMMITTED, {"upload": upload_id, "workspace": caller.workspace_id}).first()
     if found is None:
         return None
-    version, owner = found
-    if (owner.name, version.manifest_digest) != (model, manifest_digest(files)):
+    if (found.name, found.manifest_digest) != (model, manifest_digest(files)):
         raise UploadUsed("This upload became another version already. Start a new one.")
-    return browse.version(session, caller, model, version.number)
+    return browse.version(session, caller, model, found.number)
 
 
 def _place(
@@ -220,28 +240,14 @@ def _verified(
 def _require_live(session: WriteSession, placed: Sequence[_Content]) -> None:
     """Lock every blob that the version needs, so that the sweep waits; whatever it took before is asked for again."""
     known = [content.known for content in placed if content.known is not None]
-    reused = sa.select(ContentRow).where(ContentRow.id.in_(known)).order_by(ContentRow.id)
-    of_known = {
-        (content.id, segment.blob)
-        for content in session.scalars(reused.with_for_update(read=True))
-        for segment in contents.segments_of(content)
-    }
+    reused = session.scalars(_REUSED, {"contents": known}).all() if known else []
+    of_known = {(content.id, segment.blob) for content in reused for segment in contents.segments_of(content)}
     # A content whose last version was purged meanwhile does not need its blobs any more.
-    bound = sa.select(ContentBlobRow.content_id, ContentBlobRow.blob_id)
-    bound = bound.where(ContentBlobRow.content_id.in_(known))
-    unbound = of_known - {(row[0], row[1]) for row in session.execute(bound)}
+    bound = session.execute(_BOUND, {"contents": known}) if known else ()
+    unbound = of_known - {(row[0], row[1]) for row in bound}
     wanted = {segment.blob for content in placed for segment in content.segments} | {b for _, b in of_known}
-    query = (
-        sa.select(BlobRow.id)
-        .where(BlobRow.id.in_(wanted), BlobRow.state == "live", ~BlobRow.damaged)
-        .order_by(BlobRow.id)
-        .with_for_update(read=True)
-    )
-    lost = wanted - set(session.scalars(query))
-    damaged = session.scalars(
-        sa.select(ContentRow.id).where(ContentRow.id.in_(known), ContentRow.damaged)
-    ).all()
-    if lost or damaged or unbound:
+    lost = wanted - set(session.scalars(_STILL_LIVE, {"blobs": list(wanted)}))
+    if lost or unbound or any(content.damaged for content in reused):
         digests = sa.select(BlobRow.digest).where(BlobRow.id.in_(lost))
         files = {content.file.digest for content in placed if content.known is not None}
         raise UploadIncomplete(sorted({*session.scalars(digests), *files}))
@@ -251,21 +257,16 @@ def _add_files(session: WriteSession, model_id: int, number: int, placed: Sequen
     known = {content.file.digest: content.known for content in placed if content.known is not None}
     new = {content.file.digest: content for content in placed if content.file.digest not in known}
     ids = known | _add_contents(session, list(new.values()))
-    session.add_all(
-        FileRow(
-            model_id=model_id,
-            number=number,
-            path=content.file.path,
-            digest=content.file.digest,
-            content_id=ids[content.file.digest],
-        )
-        for content in placed
-    )
-    session.flush()
+    of_version = {"model_id": model_id, "number": number}
+    digests = {content.file.path: content.file.digest for content in placed}
+    rows = [{**of_version, "path": path, "digest": d, "content_id": ids[d]} for path, d in digests.items()]
+    session.execute(sa.insert(FileRow.__table__), rows)
 
 
 def _add_contents(session: WriteSession, new: Sequence[_Content]) -> dict[str, int]:
     """Returns their ids by digest."""
+    if not new:
+        return {}
     now = session.scalars(sa.select(utc_now())).one()
     rows = [
         ContentRow(

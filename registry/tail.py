@@ -146,19 +146,22 @@ class Tail:
                 return
 
 
+_BEYOND_ALL = 1 << 62
+_KNOWN = sa.bindparam("known", type_=sa.BigInteger)
+_BEGIN = sa.case((FeedRow.revision < _KNOWN, FeedRow.revision - AT_ONCE), else_=_KNOWN)
+_AFTER = (
+    sa.select(FeedRow.revision, FeedRow.trimmed, EventRow)
+    .select_from(FeedRow)
+    .outerjoin(EventRow, sa.and_(EventRow.revision > _BEGIN, EventRow.revision > FeedRow.trimmed))
+    .order_by(EventRow.revision)
+    .limit(AT_ONCE)
+)
+
+
 def _read_after(connection: sa.Connection, known: int | None, ticket: int) -> Batch:
     """Read what is after revision `known`; when that is None or no longer is one, the newest events."""
-    newest = FeedRow.revision - AT_ONCE
-    begin = newest if known is None else sa.case((FeedRow.revision < known, newest), else_=known)
-    query = (
-        sa.select(FeedRow.revision, FeedRow.trimmed, EventRow)
-        .select_from(FeedRow)
-        .outerjoin(EventRow, sa.and_(EventRow.revision > begin, EventRow.revision > FeedRow.trimmed))
-        .order_by(EventRow.revision)
-        .limit(AT_ONCE)
-    )
     with ReadSession(connection, autoflush=False) as session:
-        rows = session.execute(query).all()
+        rows = session.execute(_AFTER, {"known": _BEYOND_ALL if known is None else known}).all()
     revision, trimmed, _ = rows[0]
     events = [event for _, _, event in rows if event is not None]
     after = revision - AT_ONCE if known is None or revision < known else known

@@ -119,7 +119,6 @@ def begin(
     _check_offer(offer)
     with database.write() as session:
         upload = _open(session, caller, model, offer, limits, idempotency_key)
-    with database.write() as session:
         have = contents.reusable(session, caller, [file.digest for file in offer.files])
         _check_sizes(offer.files, {digest: content.size for digest, content in have.items()})
         bases = offers.bases(session, caller, model) if offer.packed else []
@@ -222,7 +221,7 @@ def _add_expected(
 
 def _of_digests(session: Session, upload_id: str, announced: Sequence[Announced]) -> Sequence[BlobRow]:
     digests = [blob.digest for blob in announced]
-    return session.scalars(_leased(upload_id).where(BlobRow.digest.in_(digests))).all()
+    return session.scalars(_LEASED.where(BlobRow.digest.in_(digests)), {"upload": upload_id}).all()
 
 
 def receive(
@@ -244,7 +243,7 @@ def receive(
     check_digest(digest)
     with database.write() as session:
         upload = open_upload(session, caller, upload_id)
-        blob = session.scalars(_leased(upload_id).where(BlobRow.digest == digest)).first()
+        blob = session.scalars(_LEASED.where(BlobRow.digest == digest), {"upload": upload_id}).first()
         if blob is None:
             raise UploadNotFound("This upload does not expect these bytes.")
         if size != blob.size:
@@ -273,7 +272,7 @@ def receive(
 
 def open_upload(session: Session, caller: Caller, upload_id: str) -> UploadRow:
     """An upload of the caller that is under way. Raises UploadNotFound or UploadExpired."""
-    found = session.execute(sa.select(UploadRow, utc_now()).where(UploadRow.id == upload_id)).first()
+    found = session.execute(_UPLOAD_AND_NOW, {"id": upload_id}).first()
     if found is None or (found[0].workspace_id, found[0].created_by) != (caller.workspace_id, caller.name):
         raise UploadNotFound("There is no such upload.")
     upload, now = found
@@ -284,17 +283,19 @@ def open_upload(session: Session, caller: Caller, upload_id: str) -> UploadRow:
 
 def blobs_of_upload(session: Session, upload_id: str) -> Sequence[BlobRow]:
     """What an upload brings, or may reuse."""
-    return session.scalars(_leased(upload_id)).all()
+    return session.scalars(_LEASED, {"upload": upload_id}).all()
 
 
-def _leased(upload_id: str) -> sa.Select[BlobRow]:
-    return (
-        sa.select(BlobRow)
-        .join(LeaseRow, LeaseRow.blob_id == BlobRow.id)
-        # what turned out to be gone is asked for again
-        .where(LeaseRow.upload_id == upload_id, ~BlobRow.damaged)
-        .order_by(BlobRow.id)
-    )
+_LEASED = (
+    sa.select(BlobRow)
+    .join(LeaseRow, LeaseRow.blob_id == BlobRow.id)
+    # what turned out to be gone is asked for again
+    .where(LeaseRow.upload_id == sa.bindparam("upload"), ~BlobRow.damaged)
+    .order_by(BlobRow.id)
+)
+
+
+_UPLOAD_AND_NOW = sa.select(UploadRow, utc_now()).where(UploadRow.id == sa.bindparam("id"))
 
 
 def _check_offer(offer: Offer) -> None:
@@ -338,8 +339,8 @@ def _open(
         "request_digest": digest,
     }
     insert_or_ignore(session, UploadRow, row)
-    if session.get(UploadRow, upload_id) is not None:
-        return session.get_one(UploadRow, upload_id)
+    if (mine := session.execute(_UPLOAD_AND_NOW, {"id": upload_id}).first()) is not None:
+        return mine[0]
     same_key = sa.select(UploadRow).where(
         UploadRow.created_by == caller.name, UploadRow.idempotency_key == idempotency_key
     )

@@ -85,13 +85,9 @@ def count(session: WriteSession, caller: Caller, *, versions: int, bytes_: int) 
 
     The row stays locked until the commit, as the feed's does: call it as late.
     """
-    change = sa.update(WorkspaceRow).where(WorkspaceRow.id == caller.workspace_id)
-    change = change.values(versions=WorkspaceRow.versions + versions, bytes=WorkspaceRow.bytes + bytes_)
-    row = session.execute(
-        change.returning(
-            WorkspaceRow.versions, WorkspaceRow.max_versions, WorkspaceRow.bytes, WorkspaceRow.max_bytes
-        )
-    ).one()
+    session.flush()
+    more = {"workspace": caller.workspace_id, "more_versions": versions, "more_bytes": bytes_}
+    row = session.execute(_COUNT, more).one()
     for have, most, what in ((row[0], row[1], "versions"), (row[2], row[3], "bytes")):
         if most is not None and have > most:
             raise QuotaExceeded(
@@ -116,6 +112,18 @@ def uncount(session: WriteSession, workspace_id: int, versions: Sequence[Version
             bytes=WorkspaceRow.bytes - sizes.scalar_subquery(),
         )
     )
+
+
+_OF = WorkspaceRow.__table__.c
+_COUNT = (
+    sa.update(WorkspaceRow.__table__)
+    .where(_OF.id == sa.bindparam("workspace"))
+    .values(
+        versions=_OF.versions + sa.bindparam("more_versions", type_=sa.BigInteger),
+        bytes=_OF.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+    )
+    .returning(_OF.versions, _OF.max_versions, _OF.bytes, _OF.max_bytes)
+)
 
 
 def _workspace_of(row: WorkspaceRow) -> Workspace:

@@ -36,19 +36,19 @@ def dispatch(database: Database, *, give_up_s: float) -> int:
     return made
 
 
-def _behind() -> sa.Select[WebhookRow]:
-    latest = sa.select(FeedRow.revision).scalar_subquery()
-    return sa.select(WebhookRow).where(WebhookRow.active, WebhookRow.cursor < latest)
+_LATEST = sa.select(FeedRow.revision).scalar_subquery()
+_BEHIND = sa.select(WebhookRow).where(WebhookRow.active, WebhookRow.cursor < _LATEST)
+_IS_BEHIND = sa.select(_BEHIND.exists())
 
 
 def _is_behind(database: Database) -> bool:
     with database.read() as session:
-        return session.scalars(_behind().limit(1)).first() is not None
+        return bool(session.scalar(_IS_BEHIND))
 
 
 def _dispatch(session: WriteSession, give_up: timedelta) -> tuple[int, int]:
     """Move on by one batch; returns how many events were looked at and how many deliveries there are more."""
-    locked = _behind().order_by(WebhookRow.id).with_for_update(skip_locked=True)
+    locked = _BEHIND.order_by(WebhookRow.id).with_for_update(skip_locked=True)
     webhooks = session.scalars(locked).all()
     if not webhooks:
         return 0, 0

@@ -68,7 +68,7 @@ class Claim:
 def is_due(database: Database) -> bool:
     """Whether there is anything to send."""
     with database.read() as session:
-        return session.scalars(_waiting(slow=True).limit(1)).first() is not None
+        return bool(session.scalar(_IS_DUE))
 
 
 def claim(database: Database, *, slow: bool) -> Claim | None:
@@ -177,6 +177,9 @@ def _waiting(*, slow: bool) -> sa.Select[WebhookRow]:
         .order_by(WebhookRow.served_at.nulls_first(), WebhookRow.id)
     )
     return query if slow else query.where(~WebhookRow.slow)
+
+
+_IS_DUE = sa.select(_waiting(slow=True).exists())
 
 
 def _next_of(webhook_id: str) -> sa.Select[DeliveryRow]:

@@ -1,6 +1,5 @@
 """The shapes of requests and answers about logging in. Passwords and tokens have no rules here: a wrong one is wrong."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -56,7 +55,7 @@ class IssuerOffer(Answer):
 
 class Methods(Answer):
     password: bool
-    issuers: Sequence[IssuerOffer]
+    issuers: list[IssuerOffer]
 
 
 class PublisherCreate(Request):
@@ -80,4 +79,4 @@ class Publisher(Answer):
 
 
 class Publishers(Answer):
-    items: Sequence[Publisher]
+    items: list[Publisher]

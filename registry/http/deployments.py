@@ -1,6 +1,5 @@
 """Deployments: serving adapters report what they run; who may read a model sees who runs it."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -62,7 +61,7 @@ class Deployment(schemas.Answer):
 
 
 class DeploymentPage(schemas.Answer):
-    items: Sequence[Deployment]
+    items: list[Deployment]
     next: str | None
 
 

@@ -1,6 +1,5 @@
 """The shapes of facts: what is to change, lineage, cards and comparisons."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -68,7 +67,7 @@ class Facts(Answer):
     tags: dict[str, str]
     metadata: dict[str, Shown]
     parameters: dict[str, Shown]
-    metrics: Sequence[Metric]
+    metrics: list[Metric]
 
 
 class CardPut(Request):
@@ -83,7 +82,7 @@ class Card(Answer):
 
     revision: int
     text: str
-    sections: Sequence[str]
+    sections: list[str]
     html: str
 
 
@@ -133,8 +132,8 @@ class Lineage(Answer):
     commit: str
     image: str
     datasets: dict[str, str]
-    parents: Sequence[Link]
-    children: Sequence[Link]
+    parents: list[Link]
+    children: list[Link]
 
 
 class ComparedMetric(Answer):
@@ -172,6 +171,6 @@ class Comparison(Answer):
     right: schemas.Version
     same_content: bool
     same_signature: bool
-    metrics: Sequence[ComparedMetric]
-    facts: Sequence[ComparedFact]
-    files: Sequence[ComparedFile]
+    metrics: list[ComparedMetric]
+    facts: list[ComparedFact]
+    files: list[ComparedFile]

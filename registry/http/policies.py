@@ -169,11 +169,11 @@ class Decision(schemas.Answer):
     request: int | None
     actor: str
     at: schemas.Time
-    findings: Sequence[Finding]
+    findings: list[Finding]
 
 
 class DecisionPage(schemas.Answer):
-    items: Sequence[Decision]
+    items: list[Decision]
     next: str | None
 
 

@@ -1,6 +1,5 @@
 """Promotion requests: look, comment, approve, reject, withdraw. Promoting makes them, where policy says so."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -66,12 +65,12 @@ class PromotionRequest(schemas.Answer):
     requested_by: str
     state: State
     closed_at: schemas.Time | None
-    approved_by: Sequence[str]
-    entries: Sequence[Entry]
+    approved_by: list[str]
+    entries: list[Entry]
 
 
 class RequestPage(schemas.Answer):
-    items: Sequence[PromotionRequest]
+    items: list[PromotionRequest]
     next: str | None
 
 

@@ -1,6 +1,5 @@
 """The shapes of requests and answers. Requests refuse unknown fields; answers are read off the domain's values."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -242,7 +241,7 @@ class Model(Answer):
     description: str
     created_at: Time
     latest: int | None
-    pointers: Sequence[Pointer]
+    pointers: list[Pointer]
     frozen: Annotated[str | None, Field(description="why no pointer of it moves; null: they do")]
 
 
@@ -256,17 +255,17 @@ class Version(Answer):
     number: int
     digest: str
     format: str
-    variants: Sequence[Variant]
+    variants: list[Variant]
     signature: dict[str, Any] | None
     example: str | None
     description: str
     metrics: dict[str, float]
     tags: dict[str, str]
     fact_revision: Annotated[int, Field(description="how often its facts were changed")]
-    files: Sequence[File]
+    files: list[File]
     size: int
     stage: Stage
-    aliases: Sequence[str]
+    aliases: list[str]
     verified: Annotated[
         bool,
         Field(description="whether the registry has read all its bytes; if not yet, it cannot be promoted"),
@@ -295,7 +294,7 @@ class Base(Answer):
     length (big-endian) for each chunk, in order.
     """
 
-    segments: Sequence[tuple[str, int, int]]
+    segments: list[tuple[str, int, int]]
     chunks: str
 
 
@@ -313,19 +312,19 @@ class Upload(Answer):
 
     id: str
     expires_at: Time
-    needs: Sequence[Need]
-    have: Sequence[str]
-    hash_first: Sequence[str]
-    bases: Sequence[Base]
+    needs: list[Need]
+    have: list[str]
+    hash_first: list[str]
+    bases: list[Base]
     cutting: Cutting
 
 
 class Needs(Answer):
-    needs: Sequence[Need]
+    needs: list[Need]
 
 
 class Have(Answer):
-    have: Sequence[str]
+    have: list[str]
 
 
 class StoredBlob(Answer):
@@ -341,12 +340,12 @@ class Download(Answer):
     size: int
     digest: str
     url: str
-    segments: Sequence[tuple[int, int, int]]
+    segments: list[tuple[int, int, int]]
 
 
 class Downloads(Answer):
-    blobs: Sequence[StoredBlob]
-    files: Sequence[Download]
+    blobs: list[StoredBlob]
+    files: list[Download]
 
 
 class Promotion(Answer):
@@ -397,21 +396,21 @@ class Feed(Answer):
     """Events after the revision that was asked for, oldest first; ask from `revision` next time."""
 
     revision: int
-    events: Sequence[Event]
+    events: list[Event]
 
 
 class ModelPage(Answer):
-    items: Sequence[Model]
+    items: list[Model]
     next: str | None
 
 
 class VersionPage(Answer):
-    items: Sequence[Version]
+    items: list[Version]
     next: str | None
 
 
 class MovePage(Answer):
-    items: Sequence[Move]
+    items: list[Move]
     next: str | None
 
 
@@ -421,7 +420,7 @@ class Webhook(Answer):
     id: str
     url: str
     description: str
-    events: Sequence[str]
+    events: list[str]
     model: str
     active: bool
     inactive_reason: Literal["failing", "gone"] | None
@@ -440,7 +439,7 @@ class WebhookSecret(Webhook):
 
 
 class WebhookPage(Answer):
-    items: Sequence[Webhook]
+    items: list[Webhook]
     next: str | None
 
 
@@ -469,16 +468,16 @@ class Attempt(Answer):
 
 
 class DeliveryDetail(Delivery):
-    made: Sequence[Attempt]
+    made: list[Attempt]
 
 
 class DeliveryPage(Answer):
-    items: Sequence[Delivery]
+    items: list[Delivery]
     next: str | None
 
 
 class Pointers(Answer):
-    items: Sequence[Pointer]
+    items: list[Pointer]
 
 
 class Service(Answer):
