@@ -99,8 +99,29 @@ REACHED = {
     *(("restore", "200"), ("versions", "version_in_use"), ("promotions", "model_frozen")),
 }
 """What must have come about, or all of this proves little: (what it was about, its status or why it was refused)."""
-NOUNS = """approve comments decisions downloads facts freeze grants groups members models pointers policies principals promotions
-    reject restore rollbacks search uploads versions withdraw""".split()
+NOUNS = [
+    "approve",
+    "comments",
+    "decisions",
+    "downloads",
+    "facts",
+    "freeze",
+    "grants",
+    "groups",
+    "members",
+    "models",
+    "pointers",
+    "policies",
+    "principals",
+    "promotions",
+    "reject",
+    "restore",
+    "rollbacks",
+    "search",
+    "uploads",
+    "versions",
+    "withdraw",
+]
 
 callers = st.sampled_from([CALLERS[0]] * 8 + [Caller("ann")] * 4 + CALLERS)
 promoters = st.sampled_from([Caller(name) for name in (ADMIN, "ann", "bob", "cat")] * 3 + CALLERS)
