@@ -207,7 +207,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
         try:
             ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
-            raise sa.exc.DisconnectionError from error  # the pool makes a new connection
+            raise sa.exc.InvalidatePoolError from error  # the pool makes new connections
 
     return engine
 

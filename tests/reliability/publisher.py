@@ -12,6 +12,7 @@ import random
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import modelyard
@@ -41,7 +42,7 @@ def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> N
         files = _files(chance, pack)
         with (
             tempfile.TemporaryDirectory(dir=notes.parent / "scratch") as folder,
-            modelyard.Client(chance.choice(urls), timeout_s=20) as client,
+            modelyard.Client(chance.choice(urls), timeout_s=60) as client,
         ):
             for path, content in files.items():
                 (Path(folder) / path).write_bytes(content)
@@ -49,6 +50,8 @@ def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> N
                 version = client.register(model, folder, format="files")
             except modelyard.ModelyardError as error:
                 _note(notes.with_suffix(".failed"), {"error": f"{type(error).__name__}: {error}"})
+                # A registry that is just starting gets nowhere while hundreds knock at its door.
+                time.sleep(chance.uniform(0.0, 2.0))
                 continue
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
         _note(notes, {"model": model, "number": version.number, "digest": version.digest, "files": digests})
