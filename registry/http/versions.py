@@ -21,6 +21,7 @@ from registry.http.ranges import NOT_SATISFIABLE, byte_range
 from registry.http.strict import LongRoute
 from registry.http.uploads import files_of
 from registry.pages import Page
+from registry.stored import StoredFile, StoredVersion, stored_blob, stored_version
 from storage import BlobStore
 from storage.errors import StorageError
 
@@ -116,7 +117,7 @@ def list_downloads(
 ) -> schemas.Downloads:
     """Where to fetch each file from: presigned URLs where the store has them, else this registry."""
     with database.read() as session:
-        stored = browse.stored_version(session, caller, model, number)
+        stored = stored_version(session, caller, model, number)
     own = f"/api/v1/models/{quote(model)}/versions/{number}"
     order = {blob: index for index, blob in enumerate(stored.blobs)}
     with _store_errors():
@@ -150,7 +151,7 @@ def get_file(
 ) -> Response:
     """The bytes of one file. The receiver checks them against the digest; the header repeats it."""
     with database.read() as session:
-        stored = browse.stored_version(session, caller, model, number, path)
+        stored = stored_version(session, caller, model, number, path)
     [found] = stored.files
     pieces = contents.read(store, {blob: each.key for blob, each in stored.blobs.items()}, found.segments)
     with _store_errors():
@@ -177,7 +178,7 @@ def get_blob(
 ) -> Response:
     """The bytes of one blob that this version is made of, or one range of them."""
     with database.read() as session:
-        blob = browse.stored_blob(session, caller, model, number, digest)
+        blob = stored_blob(session, caller, model, number, digest)
     wanted = byte_range(range_, blob.size)
     headers = _headers(digest, blob.size) | {"Accept-Ranges": "bytes", "Content-Disposition": "attachment"}
     if wanted == NOT_SATISFIABLE:
@@ -226,7 +227,7 @@ def _stretches(body: schemas.VersionCreate) -> dict[str, list[publish.Stretch]]:
         raise InvalidFiles("A segment names a blob that is not in the list.") from error
 
 
-def _whole(stored: browse.StoredVersion, file: browse.StoredFile, urls: dict[int, str | None]) -> str | None:
+def _whole(stored: StoredVersion, file: StoredFile, urls: dict[int, str | None]) -> str | None:
     """The URL of the one blob that a file is, if it is one."""
     if len(file.segments) != 1 or stored.blobs[file.segments[0].blob].size != file.file.size:
         return None

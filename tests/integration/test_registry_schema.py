@@ -14,6 +14,7 @@ from registry.app import create_app
 from registry.database import Database
 from registry.errors import DatabaseUnavailable
 from registry.settings import Settings
+from registry.stored import stored_version
 from tests.servers.app import ADMIN, BASE, KINDS, NewDatabase, copy_database, promote, publish
 
 ZERO = "sha256:" + "0" * 64
@@ -186,7 +187,7 @@ def test_versions_of_before_packs_are_read_as_ever(empty_database_url: str) -> N
         migrate.upgrade(database)
         with database.read() as session:
             version = browse.version(session, EVERYBODY, "fraud", 1)
-            stored = browse.stored_version(session, EVERYBODY, "fraud", 1)
+            stored = stored_version(session, EVERYBODY, "fraud", 1)
             trash = session.scalars(sa.text("SELECT key FROM trash")).all()
         assert [(file.path, file.size, file.digest) for file in version.files] == [
             ("a", 7, ZERO),
