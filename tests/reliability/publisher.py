@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 import sys
 import tempfile
 import threading
@@ -38,11 +39,16 @@ def main(urls: list[str], notes: Path, models: int, threads: int, pack: int) -> 
 def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> None:
     chance = random.Random()  # noqa: S311 - chance, no secret
     while True:
+        url = chance.choice(urls)
+        if not _listens(url):
+            # One that is just starting gets nowhere while hundreds knock at its door.
+            time.sleep(chance.uniform(0.2, 2.0))
+            continue
         model = f"m{chance.randrange(models)}"
         files = _files(chance, pack)
         with (
             tempfile.TemporaryDirectory(dir=notes.parent / "scratch") as folder,
-            modelyard.Client(chance.choice(urls), timeout_s=60) as client,
+            modelyard.Client(url, timeout_s=60) as client,
         ):
             for path, content in files.items():
                 (Path(folder) / path).write_bytes(content)
@@ -50,11 +56,18 @@ def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> N
                 version = client.register(model, folder, format="files")
             except modelyard.ModelyardError as error:
                 _note(notes.with_suffix(".failed"), {"error": f"{type(error).__name__}: {error}"})
-                # A registry that is just starting gets nowhere while hundreds knock at its door.
-                time.sleep(chance.uniform(0.0, 2.0))
                 continue
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
         _note(notes, {"model": model, "number": version.number, "digest": version.digest, "files": digests})
+
+
+def _listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _files(chance: random.Random, pack: int) -> dict[str, bytes]:

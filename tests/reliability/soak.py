@@ -20,7 +20,7 @@ from tests.reliability.crashes import Plan, RcloneStore, crash
 from tests.servers.postgres import Postgres
 
 # 200 uploads at once. Few processes that live for a while: on two cores, many that live for a moment do nothing but start.
-PLAN = Plan(publishers=4, threads=50, kills=200, commits=300, life_s=20.0, witnesses=4, timeout_s=1800)
+PLAN = Plan(publishers=4, threads=50, kills=100, commits=100, life_s=20.0, witnesses=4, timeout_s=1800)
 MINUTES = "MODELYARD_SOAK_MINUTES"
 
 
@@ -42,7 +42,7 @@ def test_a_round_of_the_soak(postgres: Postgres, s3_credentials: tuple[str, str]
 
 
 def _tell(where: str, outcome: object) -> None:
-    sys.stdout.write(f"\n{where}: {outcome}\n")
+    print(f"\n{where}: {outcome}", flush=True)
 
 
 def main() -> int:
