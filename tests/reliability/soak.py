@@ -42,7 +42,8 @@ def test_a_round_of_the_soak(postgres: Postgres, s3_credentials: tuple[str, str]
 
 
 def _tell(where: str, outcome: object) -> None:
-    print(f"\n{where}: {outcome}", flush=True)
+    sys.stdout.write(f"\n{where}: {outcome}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
