@@ -146,17 +146,18 @@ def pointer(
     session: Session, caller: Caller, name: str, pointer_name: str, *, at: datetime | None = None
 ) -> Pointer:
     """One pointer, as it is or as it was `at` that time. Raises ModelNotFound, InvalidName or PointerNotFound."""
-    owner = model_row(session, caller, name)
+    check_model_name(name)
     kind = check_pointer_name(pointer_name)
-    if at is not None:
-        moves = _moves_at(owner, at).where(MoveRow.pointer == pointer_name)
-        if (move := session.scalar(moves)) is None:
-            raise PointerNotFound(name, pointer_name)
-        return Pointer(name, pointer_name, kind, move.to_number, move.generation, move.at, move.actor)
-    row = session.get(PointerRow, (owner.id, pointer_name))
-    if row is None:
+    if at is None:
+        key = {"workspace": caller.workspace_id, "model": name, "pointer": pointer_name}
+        row: Any = session.execute(_POINTER, key).first()
+        if row is not None and caller.permits(Permission.READ, name):
+            return pointer_of(name, row)
+    owner = model_row(session, caller, name)
+    moves = _moves_at(owner, at).where(MoveRow.pointer == pointer_name) if at is not None else None
+    if moves is None or (move := session.scalar(moves)) is None:
         raise PointerNotFound(name, pointer_name)
-    return pointer_of(name, row)
+    return Pointer(name, pointer_name, kind, move.to_number, move.generation, move.at, move.actor)
 
 
 def pointers(session: Session, caller: Caller, name: str) -> Sequence[Pointer]:
@@ -235,7 +236,7 @@ def _moves_at(owner: ModelRow, at: datetime) -> sa.Select[MoveRow]:
     return sa.select(MoveRow).where(MoveRow.model_id == owner.id, MoveRow.at <= at, ~outdone)
 
 
-def pointer_of(name: str, row: PointerRow) -> Pointer:
+def pointer_of(name: str, row: Any) -> Pointer:
     kind: PointerKind = "stage" if row.kind == "stage" else "alias"
     return Pointer(name, row.name, kind, row.number, row.generation, row.moved_at, row.moved_by)
 
@@ -353,6 +354,12 @@ _VERSION = (
     .join(ModelRow.__table__, _MODELS.id == _VERSIONS.c.model_id)
     .where(_MODELS.workspace_id == sa.bindparam("workspace"), _MODELS.name == sa.bindparam("model"))
     .where(_VERSIONS.c.number == sa.bindparam("number"))
+)
+_POINTER = (
+    sa.select(PointerRow.__table__)
+    .join(ModelRow.__table__, _MODELS.id == _POINTERS.model_id)
+    .where(_MODELS.workspace_id == sa.bindparam("workspace"), _MODELS.name == sa.bindparam("model"))
+    .where(_POINTERS.name == sa.bindparam("pointer"))
 )
 _VERSIONS_AT = (
     sa.select(_VERSIONS, _MODELS.name)
