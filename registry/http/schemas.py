@@ -10,11 +10,9 @@ from pydantic import (
     Field,
     FiniteFloat,
     PlainSerializer,
-    StrictBool,
     StringConstraints,
 )
 
-from registry.deliveries.target import MAX_URL
 from registry.domain import MAX_FILES, MAX_NUMBER, MAX_SIZE, MoveKind, PointerKind, Stage
 from registry.http.fact_values import FactValue
 from registry.publish import MAX_SEGMENTS
@@ -98,36 +96,6 @@ class ModelCreate(Request):
     description: Text = ""
 
 
-class Unhashed(Request):
-    """A file whose digest is not known yet."""
-
-    path: Path
-    size: Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
-
-
-class UploadCreate(Request):
-    """What there is to upload. With `packed`, the caller cuts and packs the bytes itself and announces the packs as blobs."""
-
-    files: Annotated[list[File], Field(max_length=MAX_FILES)] = []
-    unhashed: Annotated[list[Unhashed], Field(max_length=MAX_FILES)] = []
-    packed: bool = False
-
-
-class Blob(Request):
-    """A blob to send: a whole file, or a pack."""
-
-    digest: Digest
-    size: Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
-
-
-class BlobsCreate(Request):
-    blobs: Annotated[list[Blob], Field(max_length=MAX_FILES)]
-
-
-class FilesOffer(Request):
-    files: Annotated[list[File], Field(max_length=MAX_FILES)]
-
-
 Offset = Annotated[int, Field(ge=0, le=MAX_SIZE, strict=True)]
 
 
@@ -189,41 +157,6 @@ class RollbackCreate(Request):
     reason: Text = ""
 
 
-Url = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_URL), Field(examples=["https://hooks.example.com/x"])
-]
-EventPattern = Annotated[str, StringConstraints(min_length=1, max_length=64), Field(examples=["pointer.*"])]
-ModelPattern = Annotated[str, StringConstraints(min_length=1, max_length=128), Field(examples=["fraud-*"])]
-EventPatterns = Annotated[list[EventPattern], Field(min_length=1, max_length=50)]
-DeliveryState = Literal["pending", "delivered", "dead"]
-
-
-class WebhookCreate(Request):
-    """Where to send which events: kinds of events, and of which models, as patterns with `*`."""
-
-    url: Url
-    description: Text = ""
-    events: EventPatterns = ["*"]
-    model: ModelPattern = "*"
-    active: StrictBool = True
-
-
-class WebhookUpdate(Request):
-    """What is absent (or null) stays as it is."""
-
-    url: Url | None = None
-    description: Text | None = None
-    events: EventPatterns | None = None
-    model: ModelPattern | None = None
-    active: StrictBool | None = None
-
-
-class SecretRotate(Request):
-    """For how many seconds the secret of before signs as well; 0, when it has leaked."""
-
-    overlap_s: Annotated[int, Field(ge=0, le=7 * 24 * 3600, strict=True)] = 24 * 3600
-
-
 class Pointer(Answer):
     """A stage or alias: the version that it holds (null: none), and how often it has moved."""
 
@@ -275,56 +208,6 @@ class Version(Answer):
     created_by: str
     deleted_at: Time | None
     legal_hold: str | None
-
-
-class Need(Answer):
-    """Bytes to send. An absolute `url` is presigned (send no token there); one with a leading slash is this registry."""
-
-    digest: str
-    size: int
-    method: str
-    url: str
-    headers: dict[str, str]
-
-
-class Base(Answer):
-    """A stored file whose chunks need not be sent again.
-
-    `segments`: [digest of a blob, offset, length] each. `chunks`, in base64: a byte 1, then 32 bytes BLAKE3 and 4 bytes
-    length (big-endian) for each chunk, in order.
-    """
-
-    segments: list[tuple[str, int, int]]
-    chunks: str
-
-
-class Cutting(Answer):
-    """FastCDC's parameters with which `chunks` were cut: bytes, and the degree of normalization."""
-
-    smallest: int
-    target: int
-    largest: int
-    normalization: int
-
-
-class Upload(Answer):
-    """`have`: digests of files that need not be sent. `hash_first`: unhashed files that may be there already."""
-
-    id: str
-    expires_at: Time
-    needs: list[Need]
-    have: list[str]
-    hash_first: list[str]
-    bases: list[Base]
-    cutting: Cutting
-
-
-class Needs(Answer):
-    needs: list[Need]
-
-
-class Have(Answer):
-    have: list[str]
 
 
 class StoredBlob(Answer):
@@ -411,68 +294,6 @@ class VersionPage(Answer):
 
 class MovePage(Answer):
     items: list[Move]
-    next: str | None
-
-
-class Webhook(Answer):
-    """`url` is shown without its query. `inactive_reason`: why the registry deactivated it; null: it did not."""
-
-    id: str
-    url: str
-    description: str
-    events: list[str]
-    model: str
-    active: bool
-    inactive_reason: Literal["failing", "gone"] | None
-    failing_since: Annotated[
-        Time | None, Field(description="when the first attempt failed since the last success")
-    ]
-    old_secret_until: Annotated[Time | None, Field(description="until when the secret of before signs too")]
-    created_at: Time
-    created_by: str
-
-
-class WebhookSecret(Webhook):
-    """A webhook and its secret, which no other answer has."""
-
-    secret: str
-
-
-class WebhookPage(Answer):
-    items: list[Webhook]
-    next: str | None
-
-
-class Delivery(Answer):
-    """An event on its way to a webhook. A ping has neither `revision` nor `model`. `attempts`: how many there were."""
-
-    id: str
-    event: str
-    revision: int | None
-    model: str | None
-    state: DeliveryState
-    attempts: int
-    created_at: Time
-    next_at: Time | None
-    ended_at: Time | None
-
-
-class Attempt(Answer):
-    """One request: either the receiver's `status`, or the `failure` that prevented one."""
-
-    number: int
-    at: Time
-    duration_ms: int
-    status: int | None
-    failure: str | None
-
-
-class DeliveryDetail(Delivery):
-    made: list[Attempt]
-
-
-class DeliveryPage(Answer):
-    items: list[Delivery]
     next: str | None
 
 

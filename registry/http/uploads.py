@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from registry import uploads
 from registry.chunks import CUTTING
 from registry.domain import File
-from registry.http import schemas
+from registry.http import schemas, upload_schemas
 from registry.http.deps import Config, Db, Publisher, Store, Uploader
 from registry.http.strict import LongRoute
 from registry.offers import Unhashed
@@ -29,16 +29,16 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=128, patt
 _transfers = anyio.CapacityLimiter(32)
 
 
-@router.post("/models/{model}/uploads", status_code=201, response_model=schemas.Upload)
+@router.post("/models/{model}/uploads", status_code=201, response_model=upload_schemas.Upload)
 def begin_upload(
     model: str,
-    body: schemas.UploadCreate,
+    body: upload_schemas.UploadCreate,
     database: Db,
     store: Store,
     settings: Config,
     caller: Publisher,
     idempotency_key: IdempotencyKey = None,
-) -> schemas.Upload:
+) -> upload_schemas.Upload:
     """Announce files; the answer says which bytes are needed, and where to send them.
 
     With an Idempotency-Key, the same request is the same upload, and another request is refused (422).
@@ -57,36 +57,41 @@ def begin_upload(
         limits=_limits(settings),
         idempotency_key=idempotency_key,
     )
-    return schemas.Upload(
+    return upload_schemas.Upload(
         id=upload.id,
         expires_at=upload.expires_at,
         needs=[_need(upload.id, need) for need in upload.needs],
         have=upload.have,
         hash_first=upload.hash_first,
         bases=[
-            schemas.Base(segments=base.segments, chunks=base64.b64encode(base.chunks).decode())
+            upload_schemas.Base(segments=base.segments, chunks=base64.b64encode(base.chunks).decode())
             for base in upload.bases
         ],
-        cutting=schemas.Cutting.model_validate(CUTTING),
+        cutting=upload_schemas.Cutting.model_validate(CUTTING),
     )
 
 
-@router.post("/uploads/{upload}/files", response_model=schemas.Have)
+@router.post("/uploads/{upload}/files", response_model=upload_schemas.Have)
 def offer_files(
-    upload: str, body: schemas.FilesOffer, database: Db, store: Store, caller: Uploader
-) -> schemas.Have:
+    upload: str, body: upload_schemas.FilesOffer, database: Db, store: Store, caller: Uploader
+) -> upload_schemas.Have:
     """Offer files that were hashed since the upload began; the answer says which of them need not be sent."""
-    return schemas.Have(have=uploads.have(database, store, caller, upload, files_of(body.files)))
+    return upload_schemas.Have(have=uploads.have(database, store, caller, upload, files_of(body.files)))
 
 
-@router.post("/uploads/{upload}/blobs", response_model=schemas.Needs)
+@router.post("/uploads/{upload}/blobs", response_model=upload_schemas.Needs)
 def announce_blobs(
-    upload: str, body: schemas.BlobsCreate, database: Db, store: Store, settings: Config, caller: Uploader
-) -> schemas.Needs:
+    upload: str,
+    body: upload_schemas.BlobsCreate,
+    database: Db,
+    store: Store,
+    settings: Config,
+    caller: Uploader,
+) -> upload_schemas.Needs:
     """Announce packs (or whole files); the answer says where to send those that are not there yet."""
     announced = [uploads.Announced(blob.digest, blob.size) for blob in body.blobs]
     needs = uploads.expect(database, store, caller, upload, announced, limits=_limits(settings))
-    return schemas.Needs(needs=[_need(upload, need) for need in needs])
+    return upload_schemas.Needs(needs=[_need(upload, need) for need in needs])
 
 
 @router.put("/uploads/{upload}/blobs/{digest}", status_code=204)
@@ -116,9 +121,9 @@ def _limits(settings: Settings) -> uploads.Limits:
     return uploads.Limits(settings.upload_ttl_s, settings.url_ttl_s, settings.max_blob_bytes)
 
 
-def _need(upload: str, need: uploads.Need) -> schemas.Need:
+def _need(upload: str, need: uploads.Need) -> upload_schemas.Need:
     ticket = need.ticket
-    return schemas.Need(
+    return upload_schemas.Need(
         digest=need.digest,
         size=need.size,
         method=ticket.method if ticket else "PUT",
