@@ -7,6 +7,7 @@ A server that owns the signals would wait for every long poll to end by itself.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -38,6 +39,8 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     app = create_app(settings)
+    # All that there is by now stays. Looking through it, the collector kept one request in fifty waiting for 150 ms.
+    gc.freeze()
     server = Server(
         app,
         address=settings.host,
