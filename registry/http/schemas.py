@@ -27,9 +27,12 @@ Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Number = Annotated[int, Field(ge=1, le=MAX_NUMBER, strict=True)]
 Generation = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
 Digest = Annotated[str, Field(examples=["sha256:" + "0" * 64])]
+# In UTC, always with microseconds: so texts sort as times do. (strftime would take a seventh of the time of a page.)
 Time = Annotated[
     datetime,
-    PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), return_type=str, when_used="json"),
+    PlainSerializer(
+        lambda at: f"{at.isoformat(timespec='microseconds')[:26]}Z", return_type=str, when_used="json"
+    ),
 ]
 # Within what both databases, and all time zones, can take.
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
