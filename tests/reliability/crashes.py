@@ -195,7 +195,9 @@ def crash(
             if victim is not first and victim is not store:
                 victim.start()
         threads = [
-            threading.Thread(target=_guarded, args=(surprises, _kill_again_and_again, *life, outcome, over))
+            threading.Thread(
+                target=_guarded, args=(surprises, _kill_again_and_again, *life, notes, outcome, over)
+            )
             for life in lives
         ]
         threads += [
@@ -267,12 +269,16 @@ def _guarded(surprises: list[str], act: Callable[..., None], *given: Any) -> Non
 
 
 def _kill_again_and_again(
-    what: str, victim: Victim, life_s: float, outcome: Outcome, over: threading.Event
+    what: str, victim: Victim, life_s: float, notes: Path, outcome: Outcome, over: threading.Event
 ) -> None:
-    while not over.wait(random.uniform(0.06, life_s)):  # noqa: S311 - chance, no secret
+    """A machine on which nothing gets done in lives so short has them last longer."""
+    done, patience = 0, 1.0
+    while not over.wait(random.uniform(0.06, life_s * patience)):  # noqa: S311 - chance, no secret
         victim.kill()
         outcome.kills[what] = outcome.kills.get(what, 0) + 1
         victim.start()
+        before, done = done, len(_acknowledged(notes))
+        patience = 1.0 if done > before else min(1.5 * patience, 8.0)
 
 
 def _witness(

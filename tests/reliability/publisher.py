@@ -42,13 +42,13 @@ def _publish_for_ever(urls: list[str], notes: Path, models: int, pack: int) -> N
         url = chance.choice(urls)
         if not _listens(url):
             # One that is just starting gets nowhere while hundreds knock at its door.
-            time.sleep(chance.uniform(0.2, 2.0))
+            time.sleep(chance.uniform(0.1, 1.0))
             continue
         model = f"m{chance.randrange(models)}"
         files = _files(chance, pack)
         with (
             tempfile.TemporaryDirectory(dir=notes.parent / "scratch") as folder,
-            modelyard.Client(url, timeout_s=60) as client,
+            modelyard.Client(url, timeout_s=30) as client,
         ):
             for path, content in files.items():
                 (Path(folder) / path).write_bytes(content)
