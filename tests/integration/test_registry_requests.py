@@ -272,6 +272,14 @@ def test_a_request_expires(team: Team, database: Database) -> None:
     assert team.ask(team.ann, 1) != request
 
 
+def test_of_several_policies_that_which_waits_least_says_when_a_request_expires(team: Team) -> None:
+    rule(team.admin, "*", edge("*", "production", expires_s=3600), edge("*", "*"))
+    rule(team.admin, "f*", edge("*", "production", expires_s=7200), edge("*", "*"))
+    asked = team.look(team.ask(team.ann, 1))
+    begun, ends = (datetime.fromisoformat(asked[name]) for name in ("requested_at", "expires_at"))
+    assert timedelta(minutes=59) < ends - begun < timedelta(minutes=61)
+
+
 def _past(connection: sa.Connection, column: str) -> None:
     """Make it so long ago: nobody but the database's owner can, against its triggers."""
     sqlite = connection.dialect.name == "sqlite"
