@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
@@ -16,6 +17,7 @@ from registry.errors import DatabaseUnavailable
 from registry.settings import Settings
 from registry.stored import stored_version
 from tests.servers.app import ADMIN, BASE, KINDS, NewDatabase, copy_database, promote, publish
+from tests.servers.postgres import Postgres
 
 ZERO = "sha256:" + "0" * 64
 EVERYBODY = Caller("admin", "default", 1, administrator=True)
@@ -268,3 +270,22 @@ def test_sqlite_runs_in_wal_with_foreign_keys_and_full_synchronisation(database:
                 for p in ("journal_mode", "foreign_keys", "synchronous")
             ]
         assert found == ["wal", 1, 2]
+
+
+def test_a_connection_that_died_while_it_rested_is_replaced_unnoticed(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.database._FRESH_S", 0.0)
+    url = postgres.new_database()
+    database = Database(url)
+
+    def backend() -> int:
+        with database.read() as session:
+            return int(session.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+
+    first = backend()
+    assert backend() == first
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+    assert backend() != first
+    database.close()
