@@ -94,9 +94,8 @@ def measure(
         ) as child:
             _tell(child, {**given, "since": writers[0].info().revision})
             _hear(child)  # all have asked
-            time.sleep(
-                1
-            )  # they have sent their requests; no side can say that a server has read the last of them
+            # They have sent their requests; no side can say that a server has read the last of them.
+            time.sleep(1)
             written = _write(writers, commits)
             return _latencies(written, _hear(child))
 

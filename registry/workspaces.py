@@ -114,15 +114,15 @@ def uncount(session: WriteSession, workspace_id: int, versions: Sequence[Version
     )
 
 
-_OF = WorkspaceRow.__table__.c
+_WORKSPACES = WorkspaceRow.__table__.c
 _COUNT = (
     sa.update(WorkspaceRow.__table__)
-    .where(_OF.id == sa.bindparam("workspace"))
+    .where(_WORKSPACES.id == sa.bindparam("workspace"))
     .values(
-        versions=_OF.versions + sa.bindparam("more_versions", type_=sa.BigInteger),
-        bytes=_OF.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
+        versions=_WORKSPACES.versions + sa.bindparam("more_versions", type_=sa.BigInteger),
+        bytes=_WORKSPACES.bytes + sa.bindparam("more_bytes", type_=sa.BigInteger),
     )
-    .returning(_OF.versions, _OF.max_versions, _OF.bytes, _OF.max_bytes)
+    .returning(_WORKSPACES.versions, _WORKSPACES.max_versions, _WORKSPACES.bytes, _WORKSPACES.max_bytes)
 )
 
 
