@@ -116,6 +116,7 @@ def models(
 def version(session: Session, caller: Caller, name: str, number: int) -> Version:
     """One version. Raises ModelNotFound, VersionNotFound or VersionDeleted."""
     check_model_name(name)
+    session.flush()  # statements of tables know nothing of what is pending
     key = {"workspace": caller.workspace_id, "model": name, "number": number}
     row: Any = session.execute(_VERSION, key).first()
     if row is None or row.deleted_at is not None or not caller.permits(Permission.READ, name):
@@ -153,9 +154,10 @@ def pointer(
         row: Any = session.execute(_POINTER, key).first()
         if row is not None and caller.permits(Permission.READ, name):
             return pointer_of(name, row)
-    owner = model_row(session, caller, name)
-    moves = _moves_at(owner, at).where(MoveRow.pointer == pointer_name) if at is not None else None
-    if moves is None or (move := session.scalar(moves)) is None:
+        model_row(session, caller, name)  # raises if it is the model that there is not
+        raise PointerNotFound(name, pointer_name)
+    moves = _moves_at(model_row(session, caller, name), at).where(MoveRow.pointer == pointer_name)
+    if (move := session.scalar(moves)) is None:
         raise PointerNotFound(name, pointer_name)
     return Pointer(name, pointer_name, kind, move.to_number, move.generation, move.at, move.actor)
 
@@ -275,7 +277,6 @@ def _versions(session: Session, names: Mapping[int, str], rows: Sequence[Any]) -
     if not rows:
         return []
     keys = [(row.model_id, row.number) for row in rows]
-    session.flush()  # these statements know nothing of what is pending
     held, stored = _by_key(session, _HELD, keys), _by_key(session, _STORED, keys)
     said = facts.labels_of(session, keys)
     return [
